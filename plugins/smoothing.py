@@ -1,0 +1,43 @@
+"""Gaussian smoothing of anomaly maps without darkening the border."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class NormalisedBlur(nn.Module):
+    """Separable Gaussian, kernel ``size`` x ``size`` (odd), divided by the blurred all-ones image: a constant map stays constant.
+
+    [B, H, W] -> [B, H, W] float32 (HETMM specification, section 7: ``blur_norm``).
+    """
+
+    kernel: Tensor
+    weight: Tensor
+
+    def __init__(self, height: int, width: int, sigma: float, size: int) -> None:
+        super().__init__()
+        if size % 2 == 0:
+            raise ValueError(f"expected an odd kernel size, found {size}")
+        kernel = gaussian(sigma, size)
+        self.half = size // 2
+        self.register_buffer("kernel", kernel, persistent=False)
+        self.register_buffer("weight", self._blurred(torch.ones(1, height, width)), persistent=False)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Smooth; see the class."""
+        return self._blurred(maps) / self.weight
+
+    def _blurred(self, maps: Tensor) -> Tensor:
+        column = self.kernel.reshape(1, 1, -1, 1)
+        row = self.kernel.reshape(1, 1, 1, -1)
+        planes = functional.conv2d(maps.unsqueeze(1), column, padding=(self.half, 0))
+        return functional.conv2d(planes, row, padding=(0, self.half)).squeeze(1)
+
+
+def gaussian(sigma: float, size: int) -> Tensor:
+    """Return a one-dimensional Gaussian of ``size`` taps, float32, summing to 1."""
+    at = torch.arange(size, dtype=torch.float64) - size // 2
+    weights = torch.exp(-0.5 * (at / sigma) ** 2)
+    return (weights / weights.sum()).to(torch.float32)

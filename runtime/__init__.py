@@ -1,0 +1,1 @@
+"""Online: frame in, inspection out, template swapped under it. Imports nothing but itself (see docs/decisions)."""

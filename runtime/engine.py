@@ -1,0 +1,101 @@
+"""Runs a detector's graph on one frame after another: uint8 image in, checked map and score out.
+
+The offline evaluation and the worker use this same call, so a score on the line is the score of the evaluation. Only the ``eager``
+backend exists so far; it is the reference that compiled ones will be compared with.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from runtime.detector import Detector, DetectorResult, TemplateContent
+from runtime.errors import ConfigError, PluginError
+
+#: Graphs kept, one per frame shape. A station has one shape; a folder of mixed sizes makes a new graph cheaply.
+MAX_GRAPHS = 4
+
+
+class ResultError(PluginError):
+    """A detector answered with something that is not a finite map of the promised shape and a finite score."""
+
+
+class Engine:
+    """One detector with one template's content, ready to inspect frames of any shape.
+
+    ``device``: torch device string. ``threads``: CPU threads for the process, 0 = one per core.
+    """
+
+    def __init__(self, detector: Detector, content: TemplateContent, *, device: str = "cpu", threads: int = 0) -> None:
+        self.device = _device(device)
+        torch.set_num_threads(threads or available_cores())
+        self.detector = detector
+        self.content = content
+        self._bank = {name: tensor.to(self.device) for name, tensor in detector.bank(content).items()}
+        self._graphs: OrderedDict[tuple[int, int, int], torch.nn.Module] = OrderedDict()
+
+    @property
+    def bank(self) -> Mapping[str, torch.Tensor]:
+        """The graph's template inputs on the engine's device."""
+        return self._bank
+
+    def infer(self, image: np.ndarray, bank: Mapping[str, torch.Tensor] | None = None) -> DetectorResult:
+        """Inspect one image, uint8 [H, W] or [H, W, 3] RGB; ``bank`` replaces the engine's own (leave-one-out scoring).
+
+        Raises ``ResultError`` when the answer is not finite or not of the promised shape.
+        """
+        frame = image[:, :, None] if image.ndim == 2 else image  # noqa: PLR2004 - grey has no channel axis
+        graph = self._graph(frame.shape)
+        with torch.inference_mode():
+            # from_numpy shares memory: the frame goes from the slot into the graph uncopied.
+            batch = torch.from_numpy(frame).unsqueeze(0).to(self.device)
+            anomaly_map, score = graph(batch, *(bank or self._bank).values())
+            return self._checked(anomaly_map, score)
+
+    def _graph(self, shape: tuple[int, ...]) -> torch.nn.Module:
+        height, width, channels = shape
+        key = (height, width, channels)
+        graph = self._graphs.pop(key, None)
+        if graph is None:
+            graph = self.detector.graph(self.content, key).eval().to(self.device)
+        self._graphs[key] = graph
+        while len(self._graphs) > MAX_GRAPHS:
+            self._graphs.popitem(last=False)
+        return graph
+
+    def _checked(self, anomaly_map: Any, score: Any) -> DetectorResult:
+        expected = (1, *self.content.map_shape)
+        if tuple(getattr(anomaly_map, "shape", ())) != expected or tuple(getattr(score, "shape", ())) != (1,):
+            found = f"{tuple(getattr(anomaly_map, 'shape', ()))} and {tuple(getattr(score, 'shape', ()))}"
+            raise ResultError(self.detector.name, f"expected a map of shape {expected} and a score of (1,), found {found}")
+        result = DetectorResult(anomaly_map[0].float().cpu().numpy(), float(score[0]))
+        if not (np.isfinite(result.score) and np.isfinite(result.anomaly_map).all()):
+            raise ResultError(self.detector.name, f"score {result.score} or a map value is not finite")
+        return result
+
+
+def export(detector: Detector, content: TemplateContent, frame_shape: tuple[int, int, int]) -> torch.export.ExportedProgram:
+    """Capture the detector's whole graph for one frame shape (H, W, C) with ``torch.export``, strict, batch 1, bank as inputs."""
+    graph = detector.graph(content, frame_shape).eval()
+    example = torch.zeros((1, *frame_shape), dtype=torch.uint8)
+    with torch.no_grad():
+        return torch.export.export(graph, (example, *detector.bank(content).values()), strict=True)
+
+
+def available_cores() -> int:
+    """Count the CPU cores this process may use (respects affinity and containers' cpusets)."""
+    return len(os.sched_getaffinity(0))
+
+
+def _device(name: str) -> torch.device:
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            f"expected a CUDA device for {name!r}, found none: set worker.device to cpu, or install the driver and a CUDA build of torch"
+        )
+    return device

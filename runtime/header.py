@@ -1,0 +1,181 @@
+"""A header part: one msgpack map sealed by a checksum, and the checked reading of its fields. No socket, no message in this file.
+
+Bytes: the msgpack map, then its CRC-32 (IEEE 802.3, as in zlib) as four bytes, big-endian. Every reader below returns a checked value or raises
+``WireError`` with a word of ``REFUSALS``; nothing else leaves this file, whatever the bytes.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias
+
+import msgpack
+
+from runtime.errors import WireError
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+VERSION = (1, 0)
+
+#: A header is a few hundred bytes; 8 KiB leaves room for fields of later minor versions.
+MAX_HEADER_BYTES = 8 * 1024
+#: 16384 x 16384 is beyond any area sensor on the market; line-scan frames are shorter.
+MAX_SIDE_PX = 16384
+#: Largest payload any host accepts (a 64-megapixel colour frame is 192 MiB); a station file may set less.
+MAX_PAYLOAD_BYTES = 256 * 1024 * 1024
+#: Longest text field, in UTF-8 bytes; part ids are shorter because PLC images reserve 32 bytes for them.
+MAX_TEXT_BYTES = 512
+MAX_PART_ID_BYTES = 32
+MAX_NAME_BYTES = 64
+U64 = 2**64 - 1
+
+#: Why a message can be refused, as a stable word that is counted and sent back.
+REFUSALS = {
+    "parts": "the number of message parts is wrong",
+    "topic": "the topic part is not the expected one",
+    "header_size": "the header part is shorter than 5 bytes or longer than MAX_HEADER_BYTES",
+    "header_crc": "the last four bytes of the header part are not the CRC-32 of the bytes before them",
+    "header_encoding": "the header part is not one msgpack map with text keys",
+    "schema": "the header names another schema",
+    "version": "the header names a major version this side does not speak",
+    "field": "a field is missing, has the wrong type, or is out of range",
+    "frame_size": "the frame is larger than this host accepts",
+    "payload_size": "the payload is not exactly height x width x channels bytes",
+    "payload_crc": "payload_crc32 is present and does not match the payload",
+    "unknown_camera": "the station file lists no camera of that name",
+}
+
+_NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
+
+
+def is_name(text: object) -> bool:
+    """Tell whether ``text`` can name a station or a camera: 1..64 of A-Z a-z 0-9 _ - (no dot: it separates topic levels)."""
+    return isinstance(text, str) and 0 < len(text) <= MAX_NAME_BYTES and _NAME_CHARACTERS.issuperset(text)
+
+
+def seal(schema: str, fields: Mapping[str, Any]) -> bytes:
+    packed: bytes = msgpack.packb({"schema": schema, "version": list(VERSION), **fields})
+    if len(packed) + 4 > MAX_HEADER_BYTES:
+        raise WireError(
+            "header_size",
+            f"expected a header of at most {MAX_HEADER_BYTES} bytes, built {len(packed) + 4}: shorten its texts",
+        )
+    return packed + zlib.crc32(packed).to_bytes(4, "big")
+
+
+def open_header(part: Buffer, schema: str) -> Mapping[str, Any]:
+    """Check size, checksum, encoding, schema and version of a header part; return its map."""
+    size = memoryview(part).nbytes
+    if not 5 <= size <= MAX_HEADER_BYTES:
+        raise WireError("header_size", f"expected 5 to {MAX_HEADER_BYTES} bytes, found {size}")
+    data = bytes(part)
+    packed, checksum = data[:-4], int.from_bytes(data[-4:], "big")
+    if zlib.crc32(packed) != checksum:
+        raise WireError(
+            "header_crc", f"expected CRC-32 {zlib.crc32(packed):#010x} behind the map, found {checksum:#010x}"
+        )
+    try:
+        fields = msgpack.unpackb(packed, raw=False, strict_map_key=True, max_ext_len=0)
+    except (ValueError, msgpack.exceptions.UnpackException, TypeError, RecursionError) as error:
+        raise WireError(
+            "header_encoding", f"expected one msgpack map: {error or type(error).__name__}"
+        ) from error
+    if not isinstance(fields, dict) or not all(isinstance(key, str) for key in fields):
+        raise WireError("header_encoding", "expected a map with text keys")
+    if fields.get("schema") != schema:
+        raise WireError("schema", f"expected {schema!r}, found {_shown(fields.get('schema'))}")
+    version = fields.get("version")
+    if not (
+        isinstance(version, list) and len(version) == 2 and all(type(number) is int for number in version)
+    ):  # noqa: PLR2004 - [major, minor]
+        raise WireError("version", f"expected [major, minor], found {_shown(version)}")
+    if version[0] != VERSION[0]:
+        raise WireError(
+            "version",
+            f"expected major version {VERSION[0]}, found {version[0]}: update this side or the other",
+        )
+    return fields
+
+
+_REQUIRED: Any = object()
+
+
+def _shown(value: object) -> str:
+    """Show a hostile value in an error: scalars shortened, containers by type only (their repr may recurse without end)."""
+    return (
+        repr(value)[:40]
+        if value is None or isinstance(value, (bool, int, float, str))
+        else type(value).__name__
+    )
+
+
+def _get(fields: Mapping[str, Any], name: str, default: object) -> Any:
+    value = fields.get(name, default)
+    if value is _REQUIRED:
+        raise WireError("field", f"{name} is missing")
+    return value
+
+
+def read_integer(fields: Mapping[str, Any], name: str, least: int, most: int) -> int:
+    value = _get(fields, name, _REQUIRED)
+    if type(value) is not int or not least <= value <= most:  # bool is an int to Python, not to the protocol
+        raise WireError("field", f"{name}: expected an integer {least}..{most}, found {_shown(value)}")
+    return value
+
+
+def read_optional_integer(fields: Mapping[str, Any], name: str, most: int = U64) -> int | None:
+    return None if fields.get(name) is None else read_integer(fields, name, 0, most)
+
+
+def read_optional_float(fields: Mapping[str, Any], name: str) -> float | None:
+    value = fields.get(name)
+    if value is None:
+        return None
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise WireError("field", f"{name}: expected a finite number, found {_shown(value)}")
+    return float(value)
+
+
+def read_boolean(fields: Mapping[str, Any], name: str, default: object = _REQUIRED) -> bool:
+    value = _get(fields, name, default)
+    if type(value) is not bool:
+        raise WireError("field", f"{name}: expected true or false, found {_shown(value)}")
+    return value
+
+
+def read_text(
+    fields: Mapping[str, Any], name: str, most: int = MAX_TEXT_BYTES, default: object = _REQUIRED
+) -> str:
+    value = _get(fields, name, default)
+    if type(value) is not str or len(value.encode("utf-8", "surrogatepass")) > most:
+        raise WireError("field", f"{name}: expected text of at most {most} bytes, found {_shown(value)}")
+    return value
+
+
+def read_name(fields: Mapping[str, Any], name: str) -> str:
+    value = _get(fields, name, _REQUIRED)
+    if not is_name(value):
+        raise WireError(
+            "field", f"{name}: expected 1..{MAX_NAME_BYTES} of A-Z a-z 0-9 _ -, found {_shown(value)}"
+        )
+    return str(value)
+
+
+def read_choice(
+    fields: Mapping[str, Any], name: str, choices: Iterable[str], default: object = _REQUIRED
+) -> str:
+    value = _get(fields, name, default)
+    words = [str(choice) for choice in choices]
+    if type(value) is not str or value not in words:
+        raise WireError("field", f"{name}: expected one of {words}, found {_shown(value)}")
+    return value
+
+
+def read_optional_text(fields: Mapping[str, Any], name: str) -> str | None:
+    return None if fields.get(name) is None else read_text(fields, name)
+
+
+def read_u64(fields: Mapping[str, Any], name: str) -> int:
+    return read_integer(fields, name, 0, U64)

@@ -1,0 +1,344 @@
+"""The station's host process: takes frames, hands them to lanes, publishes one inspection for each. Never imports torch.
+
+One thread, one poll loop. Sockets: frames (ROUTER, bound; cameras are DEALER), results (XPUB, bound; subscribers are SUB), status (REP).
+Life: STARTING -> RUNNING -> DRAINING (SIGTERM, Ctrl-C) -> STOPPED. While draining, frames already taken in are still inspected up to their
+deadlines and new ones are answered NotDecidable, stopping.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import signal
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from runtime.config import Station
+from runtime.errors import StationError, WireError
+from runtime.frame import FrameHeader
+from runtime.header import MAX_HEADER_BYTES
+from runtime.inspection import ErrorWord, Inspection, Verdict
+from runtime.lane import Answer, Lane
+from runtime.store import Store
+from runtime.wire import Receipt, decode_frame, encode_receipt, encode_result
+
+log = logging.getLogger("edgead.host")
+
+#: Results kept per subscriber that does not read; beyond it libzmq drops for that subscriber only (live view, not an archive).
+RESULT_HIGH_WATER = 1000
+#: Frame messages libzmq may hold for us per camera before the camera's own queue fills.
+FRAME_HIGH_WATER = 16
+#: Messages taken from the frame socket before workers and deadlines are looked at again.
+FRAMES_PER_TURN = 32
+#: How long a stopped host waits for libzmq to hand out its last results.
+LINGER_MS = 1000
+
+
+class HostState(StrEnum):
+    """Where the host is in its life; see the module docstring."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+
+
+class Host:
+    """One station. ``run`` returns when a signal or ``stop`` ended it and everything is answered."""
+
+    def __init__(self, station: Station, builtins: tuple[str, ...]) -> None:
+        """Open the store and check every camera's template; raises ``TemplateError`` if one is missing or damaged."""
+        self.station = station
+        self.state = HostState.STARTING
+        self.run_id = secrets.token_hex(8)
+        store = Store(station.store)
+        self.lanes = {
+            name: Lane(name, camera, station, store.active(camera.product, camera.detector), builtins)
+            for name, camera in station.cameras.items()
+        }
+        self.refused: Counter[str] = Counter()
+        self.subscribers = 0
+        self._seq = 0
+        self._started_ns = time.monotonic_ns()
+        self._route: dict[int, bytes] = {}  # seq -> identity of the camera connection that waits for the receipt
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._wake_reader.setblocking(False)
+        self._wake_writer.setblocking(False)
+
+    def stop(self) -> None:
+        """Ask ``run`` to drain and return; safe from a signal handler or another thread."""
+        self._wake_writer.send(b"x")
+
+    def run(self) -> None:
+        """Bind, serve until stopped, drain, release everything."""
+        context = zmq.Context()
+        try:
+            self._bind(context)
+            with _signals(self.stop):
+                self._serve()
+        finally:
+            for lane in self.lanes.values():
+                lane.stop(time.monotonic_ns())
+            context.destroy(linger=LINGER_MS)
+            self.state = HostState.STOPPED
+
+    # --- sockets ------------------------------------------------------------------------------------------------
+
+    def _bind(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+        self._frames = context.socket(zmq.ROUTER)
+        self._frames.setsockopt(zmq.MAXMSGSIZE, max(self.station.max_frame_bytes, MAX_HEADER_BYTES))
+        self._frames.setsockopt(zmq.RCVHWM, FRAME_HIGH_WATER)
+        self._frames.setsockopt(zmq.SNDHWM, RESULT_HIGH_WATER)
+        self._results = context.socket(zmq.XPUB)
+        self._results.setsockopt(zmq.SNDHWM, RESULT_HIGH_WATER)
+        self._results.setsockopt(zmq.XPUB_VERBOSER, 1)
+        self._results.setsockopt(zmq.MAXMSGSIZE, MAX_HEADER_BYTES)
+        self._status = context.socket(zmq.REP)
+        self._status.setsockopt(zmq.MAXMSGSIZE, MAX_HEADER_BYTES)
+        for sock, key in ((self._frames, "frames"), (self._results, "results"), (self._status, "status")):
+            address = getattr(self.station, key)
+            try:
+                _remove_stale_ipc(address)
+                sock.bind(address)
+            except zmq.ZMQError as error:
+                raise StationError(
+                    f"cannot bind {key}: {address}: {error}; is another station running? Change `{key}` in the station file"
+                ) from error
+
+    # --- the loop -----------------------------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        poller = zmq.Poller()
+        for sock in (self._frames, self._results, self._status):
+            poller.register(sock, zmq.POLLIN)
+        poller.register(self._wake_reader.fileno(), zmq.POLLIN)
+        watched: dict[int, Lane] = {}
+        self._advance()
+        self.state = HostState.RUNNING
+        log.info("station %s: frames %s, results %s", self.station.station, self.station.frames, self.station.results)
+        while not (self.state is HostState.DRAINING and self._idle()):
+            self._watch_workers(poller, watched)
+            ready = dict(poller.poll(self._timeout_ms()))
+            if self._wake_reader.fileno() in ready:
+                self._wake_reader.recv(64)
+                self.state = HostState.DRAINING
+                log.info("station %s: draining", self.station.station)
+            if self._frames in ready:
+                self._take_frames()
+            for fd, lane in watched.items():
+                if fd in ready:
+                    self._publish_all(lane, lane.read_worker(time.monotonic_ns()))
+            self._advance()
+            if self._results in ready:
+                self._take_subscriptions()
+            if self._status in ready:
+                self._answer_status()
+        while self._take_frames():  # what cameras had already sent is answered too, not left in the socket
+            pass
+
+    def _idle(self) -> bool:
+        return all(lane.pipeline.unanswered == 0 for lane in self.lanes.values())
+
+    def _advance(self) -> None:
+        now_ns = time.monotonic_ns()
+        for lane in self.lanes.values():
+            self._publish_all(lane, lane.advance(now_ns))
+
+    def _timeout_ms(self) -> float:
+        """Time until the next deadline or restart, in milliseconds, rounded up; at most one second."""
+        due = [time for lane in self.lanes.values() if (time := lane.next_due_ns()) is not None]
+        if not due:
+            return 1000
+        return min(1000, max(0, -(-(min(due) - time.monotonic_ns()) // 1_000_000)))
+
+    def _watch_workers(self, poller: zmq.Poller, watched: dict[int, Lane]) -> None:
+        """Keep the poller in step with the workers that live now."""
+        current = {lane.worker.link.fileno(): lane for lane in self.lanes.values() if lane.worker.link is not None}
+        if current.keys() == watched.keys():
+            return
+        for fd in watched.keys() - current.keys():
+            poller.unregister(fd)
+        for fd in current.keys() - watched.keys():
+            poller.register(fd, zmq.POLLIN)
+        watched.clear()
+        watched.update(current)
+
+    # --- frames in ----------------------------------------------------------------------------------------------
+
+    def _take_frames(self) -> bool:
+        """Take what has arrived, at most ``FRAMES_PER_TURN`` messages; False when nothing is left."""
+        for _ in range(FRAMES_PER_TURN):
+            try:
+                identity, *parts = self._frames.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return False
+            self._take_frame(identity.bytes, [part.buffer for part in parts])
+        return True
+
+    def _take_frame(self, identity: bytes, parts: list[memoryview]) -> None:
+        """Decode one message; refuse it with a receipt, or hand it to its lane."""
+        header: FrameHeader | None = None
+        try:
+            header, pixels = decode_frame(parts, max_payload_bytes=self.station.max_frame_bytes)
+            lane = self.lanes.get(header.camera)
+            if lane is None:
+                known = ", ".join(self.lanes)
+                raise WireError("unknown_camera", f"the station knows {known}, found {header.camera!r}")
+        except WireError as refusal:
+            self._refuse(identity, header, refusal)
+            return
+        self._seq += 1
+        now_ns = time.monotonic_ns()
+        if self.state is HostState.DRAINING:
+            answer = lane.refuse(header, self._seq, now_ns, time.time_ns())
+        else:
+            answer = lane.take(header, pixels, self._seq, now_ns, time.time_ns())
+        self._route[self._seq] = identity
+        if answer is not None:
+            self._publish_all(lane, [answer])
+
+    def _refuse(self, identity: bytes, header: FrameHeader | None, refusal: WireError) -> None:
+        self.refused[refusal.reason] += 1
+        log.debug("refused a message: %s", refusal)
+        camera, session, frame_id = (header.camera, header.session, header.frame_id) if header else ("", 0, 0)
+        self._send_receipt(
+            identity, Receipt(camera=camera, session=session, frame_id=frame_id, accepted=False, reason=refusal.reason)
+        )
+
+    # --- answers out --------------------------------------------------------------------------------------------
+
+    def _publish_all(self, lane: Lane, answers: list[Answer]) -> None:
+        for answer in answers:
+            inspection = self._inspection(lane, answer)
+            payloads = [part for part in (answer.map_payload, answer.preview) if part]
+            self._results.send_multipart([*encode_result(inspection), *payloads], zmq.NOBLOCK)
+            header = answer.header
+            receipt = Receipt(
+                camera=header.camera,
+                session=header.session,
+                frame_id=header.frame_id,
+                accepted=True,
+                seq=answer.number,
+                verdict=answer.verdict,
+                error=answer.error,
+            )
+            self._send_receipt(self._route.pop(answer.number), receipt)
+
+    def _inspection(self, lane: Lane, answer: Answer) -> Inspection:
+        header, manifest = answer.header, lane.template.manifest
+        decided = answer.verdict is not Verdict.NOT_DECIDABLE
+        return Inspection(
+            result_id=f"{self.run_id}-{answer.number}",
+            seq=answer.number,
+            station=self.station.station,
+            camera=header.camera,
+            session=header.session,
+            frame_id=header.frame_id,
+            verdict=answer.verdict,
+            error=answer.error,
+            error_detail=answer.detail[:300],
+            score=answer.score,
+            threshold=lane.thresholds.image if decided else None,
+            pixel_threshold=lane.thresholds.pixel if decided else None,
+            product=manifest.product,
+            detector=manifest.detector.name,
+            detector_version=manifest.detector.version,
+            template=lane.template.digest,
+            frame_height=header.height,
+            frame_width=header.width,
+            acquired_ns=header.acquired_ns,
+            received_ns=answer.received_ns,
+            published_ns=time.time_ns(),
+            queue_us=answer.queue_us,
+            detect_us=answer.detect_us,
+            latency_us=(time.monotonic_ns() - answer.admitted_ns) // 1000,
+            trigger_id=header.trigger_id,
+            part_id=header.part_id,
+            source=header.source,
+            simulated=header.simulated,
+            map=answer.map,
+            preview="jpeg" if answer.preview else None,
+        )
+
+    def _send_receipt(self, identity: bytes, receipt: Receipt) -> None:
+        """Tell the camera. A camera that has gone, or does not read, loses its receipts and nothing else."""
+        try:
+            self._frames.send_multipart([identity, *encode_receipt(receipt)], zmq.NOBLOCK)
+        except zmq.ZMQError as error:
+            log.debug("receipt for frame %d of %s not sent: %s", receipt.frame_id, receipt.camera, error)
+
+    # --- status -------------------------------------------------------------------------------------------------
+
+    def _take_subscriptions(self) -> None:
+        while True:
+            try:
+                message = self._results.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            if message[:1] == b"\x01":
+                self.subscribers += 1
+            elif message[:1] == b"\x00":
+                self.subscribers = max(0, self.subscribers - 1)
+
+    def _answer_status(self) -> None:
+        self._status.recv_multipart()
+        self._status.send(json.dumps(self.status()).encode())
+
+    def status(self) -> dict[str, Any]:
+        """Return what `edgead status --json` prints."""
+        lanes = {name: lane.status() for name, lane in self.lanes.items()}
+        ready = self.state is HostState.RUNNING and all(lane["worker"] == "ready" for lane in lanes.values())
+        return {
+            "station": self.station.station,
+            "state": self.state.value,
+            "ready": ready,
+            "run_id": self.run_id,
+            "pid": os.getpid(),
+            "uptime_s": round((time.monotonic_ns() - self._started_ns) / 1e9, 3),
+            "frames_address": self.station.frames,
+            "results_address": self.station.results,
+            "subscriptions": self.subscribers,
+            "frames": sum(lane["frames"] for lane in lanes.values()),
+            "inspections": sum(lane["inspections"] for lane in lanes.values()),
+            "refused": dict(self.refused),
+            "cameras": lanes,
+        }
+
+
+def _remove_stale_ipc(address: str) -> None:
+    """Remove the socket file a killed host left behind, if nobody listens on it any more."""
+    if not address.startswith("ipc://"):
+        return
+    path = Path(address.removeprefix("ipc://"))
+    if path.is_socket():
+        probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        with probe:
+            try:
+                probe.connect(str(path))
+            except ConnectionRefusedError:
+                path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _signals(stop: Any) -> Iterator[None]:
+    """Let SIGTERM and SIGINT drain the host, where this is the main thread (elsewhere signals are not ours)."""
+    try:
+        before = {number: signal.signal(number, lambda *_: stop()) for number in (signal.SIGTERM, signal.SIGINT)}
+    except ValueError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

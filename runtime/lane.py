@@ -1,0 +1,245 @@
+"""One camera's way through the host: pipeline, shared memory and worker, and the records that come out.
+
+A lane decides; ``runtime.host`` does the talking. Everything that leaves a lane is an ``Answer``: exactly one for every frame that came in.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from runtime.config import Camera, Station
+from runtime.errors import StationError
+from runtime.frame import FrameHeader
+from runtime.inspection import ErrorWord, MapInfo, Verdict, decide
+from runtime.pipeline import WAITING_ERROR, Pipeline, Ticket
+from runtime.slots import Slots, answer_bytes
+from runtime.supervisor import Supervisor, WorkerState
+from runtime.template import Template
+
+log = logging.getLogger("edgead.host")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of one frame, before it is published."""
+
+    header: FrameHeader
+    number: int
+    admitted_ns: int
+    received_ns: int
+    verdict: Verdict
+    error: ErrorWord = ErrorWord.NONE
+    detail: str = ""
+    score: float | None = None
+    queue_us: int = 0
+    detect_us: int = 0
+    map: MapInfo | None = None
+    map_payload: bytes = b""
+    preview: bytes = b""
+
+
+class Lane:
+    """The frames of one camera. Times are monotonic nanoseconds except ``received_ns``, which is UTC."""
+
+    def __init__(self, name: str, camera: Camera, station: Station, template: Template, builtins: tuple[str, ...]) -> None:
+        self.name = name
+        self.camera = camera
+        self.template = template
+        self.thresholds = template.manifest.thresholds
+        self.pipeline = Pipeline(camera.queue, camera.deadline_ms * 1_000_000)
+        self.counts: Counter[str] = Counter()
+        self.errors: Counter[str] = Counter()
+        room = answer_bytes(template.manifest.map_shape, preview=station.publish.preview)
+        self._slots = Slots.create(self.pipeline.slot_count, station.max_frame_bytes, room)
+        setup = {
+            "op": "setup",
+            "builtins": list(builtins),
+            "store": str(station.store),
+            "template": template.digest,
+            "detector": camera.detector,
+            "device": station.worker.device,
+            "threads": station.worker.threads,
+            "map": station.publish.map,
+            "preview": station.publish.preview,
+            "slots": self._slots.count,
+            "frame_bytes": self._slots.frame_bytes,
+            "answer_bytes": self._slots.answer_bytes,
+        }
+        self.worker = Supervisor(
+            name, setup, self._slots, start_timeout_s=station.worker.start_timeout_s, hang_s=station.worker.hang_s
+        )
+
+    def take(self, header: FrameHeader, pixels: memoryview, number: int, now_ns: int, received_ns: int) -> Answer | None:
+        """Admit a frame, copying its pixels into shared memory (the only copy); an answer at once if it cannot wait."""
+        self.counts["frames"] += 1
+        ticket = self.pipeline.admit(number, header, now_ns, received_ns)
+        if ticket is None:
+            word = WAITING_ERROR.get(self.worker.state, ErrorWord.STOPPING)
+            detail = f"{self.pipeline.waiting} frames already wait, the limit is {self.camera.queue}"
+            return self._count(Answer(header, number, now_ns, received_ns, Verdict.NOT_DECIDABLE, word, detail))
+        self._slots.frame(ticket.slot, pixels.nbytes)[:] = pixels
+        return None
+
+    def refuse(self, header: FrameHeader, number: int, now_ns: int, received_ns: int) -> Answer:
+        """Answer a frame that came while the station is stopping."""
+        self.counts["frames"] += 1
+        detail = "the station is stopping"
+        return self._count(
+            Answer(header, number, now_ns, received_ns, Verdict.NOT_DECIDABLE, ErrorWord.STOPPING, detail)
+        )
+
+    def advance(self, now_ns: int) -> list[Answer]:
+        """Do everything that is due: deadlines, hung worker, restart, dispatch. Never blocks."""
+        answers = [self._undecided(ticket, *self._why_expired(held), now_ns) for ticket, held in self.pipeline.expired(now_ns)]
+        overdue = self.worker.overdue(now_ns, self.pipeline.busy_since_ns)
+        if overdue:
+            answers += self._bury(now_ns, overdue)
+        self.worker.start_if_due(now_ns)
+        if self.worker.state is WorkerState.READY:
+            answers += self._dispatch(now_ns)
+        return answers
+
+    def next_due_ns(self) -> int | None:
+        """Return when ``advance`` next has something to do, or None."""
+        due = [self.pipeline.next_deadline_ns(), self.worker.next_due_ns(self.pipeline.busy_since_ns)]
+        return min((time for time in due if time is not None), default=None)
+
+    def read_worker(self, now_ns: int) -> list[Answer]:
+        """Take every record the worker has sent; a worker that is gone or out of step is buried."""
+        answers: list[Answer] = []
+        try:
+            while self.worker.link is not None and (record := self.worker.link.receive()) is not None:
+                answers += self._handle(record, now_ns)
+        except EOFError:
+            answers += self._bury(now_ns, "died")
+        except (StationError, ValueError, KeyError, TypeError) as error:
+            answers += self._bury(now_ns, f"sent a record out of step: {error}")
+        return answers
+
+    def stop(self, now_ns: int) -> list[Answer]:
+        """Stop the worker; whatever has not left yet leaves undecided."""
+        self.worker.stop()
+        detail = "the station is stopping"
+        return [self._undecided(ticket, ErrorWord.STOPPING, detail, now_ns) for ticket in self.pipeline.drained()]
+
+    def status(self) -> dict[str, Any]:
+        """Return the lane's part of `edgead status --json`."""
+        return {
+            "product": self.camera.product,
+            "detector": self.camera.detector,
+            "template": self.template.digest,
+            "worker": self.worker.state.value,
+            "worker_pid": self.worker.pid,
+            "restarts": self.worker.restarts,
+            "last_error": self.worker.last_error,
+            "waiting": self.pipeline.waiting,
+            "unanswered": self.pipeline.unanswered,
+            "late_answers": self.pipeline.late_answers,
+            **{key: self.counts[key] for key in ("frames", "inspections", "ok", "not_ok", "not_decidable")},
+            "errors": dict(self.errors),
+        }
+
+    def _dispatch(self, now_ns: int) -> list[Answer]:
+        while (ticket := self.pipeline.dispatch(now_ns)) is not None:
+            header = ticket.header
+            record = {
+                "op": "inspect",
+                "ticket": ticket.number,
+                "slot": ticket.slot,
+                "shape": header.shape,
+                "format": header.pixel_format.value,
+            }
+            try:
+                self.worker.send(record)
+            except EOFError:
+                return self._bury(now_ns, "died")
+        return []
+
+    def _handle(self, record: dict[str, Any], now_ns: int) -> list[Answer]:
+        if record["op"] == "ready":
+            self.worker.ready()
+            return []
+        if record["op"] == "failed":
+            return self._bury(now_ns, f"could not load: {record['error']}")
+        dispatched_ns = self.pipeline.busy_since_ns or now_ns
+        ticket = self.pipeline.answered(record["ticket"], now_ns)
+        if ticket is None:
+            return []
+        try:
+            return [self._outcome(ticket, record, dispatched_ns, now_ns)]
+        except (KeyError, TypeError, ValueError) as error:
+            # The ticket has left the pipeline: whatever is wrong with the record, the frame must be answered.
+            detail = f"the worker's record is malformed: {type(error).__name__}: {error}"
+            return [self._undecided(ticket, ErrorWord.RESULT_BAD, detail, now_ns)]
+
+    def _outcome(self, ticket: Ticket, record: dict[str, Any], dispatched_ns: int, now_ns: int) -> Answer:
+        """Turn the worker's record into an answer; anything doubtful about it raises or is NotDecidable."""
+        if record["op"] != "done":
+            return self._undecided(ticket, ErrorWord(record["error"]), str(record["detail"]), now_ns)
+        score, threshold = record["score"], self.thresholds.image
+        if type(score) is not float or not math.isfinite(score):
+            return self._undecided(ticket, ErrorWord.RESULT_BAD, f"score {score!r} is not a finite number", now_ns)
+        if threshold is None:
+            detail = "the template has no image threshold: calibrate with more references"
+            return self._undecided(ticket, ErrorWord.THRESHOLD_MISSING, detail, now_ns)
+        map_bytes, preview_bytes = record["map_bytes"], record["preview_bytes"]
+        info = MapInfo(**record["map"]) if map_bytes else None
+        if info and (info.height, info.width) != self.template.manifest.map_shape:
+            raise ValueError(f"expected a map of {self.template.manifest.map_shape}, found {info.height} x {info.width}")
+        payload = bytes(self._slots.answer(ticket.slot, map_bytes + preview_bytes))
+        answer = Answer(
+            ticket.header,
+            ticket.number,
+            ticket.admitted_ns,
+            ticket.received_ns,
+            decide(score, threshold),
+            score=score,
+            queue_us=max(0, dispatched_ns - ticket.admitted_ns) // 1000,
+            detect_us=record["detect_us"],
+            map=info,
+            map_payload=payload[:map_bytes],
+            preview=payload[map_bytes:],
+        )
+        return self._count(answer)
+
+    def _undecided(self, ticket: Ticket, word: ErrorWord, detail: str, now_ns: int) -> Answer:
+        return self._count(
+            Answer(
+                ticket.header,
+                ticket.number,
+                ticket.admitted_ns,
+                ticket.received_ns,
+                Verdict.NOT_DECIDABLE,
+                word,
+                detail,
+                queue_us=max(0, (ticket.dispatched_ns or now_ns) - ticket.admitted_ns) // 1000,
+            )
+        )
+
+    def _count(self, answer: Answer) -> Answer:
+        self.counts["inspections"] += 1
+        self.counts[_COUNT_NAME[answer.verdict]] += 1
+        if answer.error is not ErrorWord.NONE:
+            self.errors[answer.error.value] += 1
+        return answer
+
+    def _why_expired(self, held_by_worker: bool) -> tuple[ErrorWord, str]:
+        deadline = f"no answer within {self.camera.deadline_ms} ms"
+        if held_by_worker:
+            return ErrorWord.DETECTOR_TIMEOUT, deadline
+        word = WAITING_ERROR.get(self.worker.state, ErrorWord.STOPPING)
+        return word, f"{deadline}: worker {self.worker.state}"
+
+    def _bury(self, now_ns: int, why: str) -> list[Answer]:
+        self.worker.gone(now_ns, why)
+        victim = self.pipeline.lost()
+        if victim is None:
+            return []
+        return [self._undecided(victim, ErrorWord.DETECTOR_CRASH, f"the worker {why}", now_ns)]
+
+
+_COUNT_NAME = {Verdict.OK: "ok", Verdict.NOT_OK: "not_ok", Verdict.NOT_DECIDABLE: "not_decidable"}

@@ -1,0 +1,71 @@
+"""The line between host and worker: small msgpack records over a Unix packet socket.
+
+One packet is one record, so nothing needs framing, and a worker's death is an end-of-file on the host's side at once, whatever
+killed it. Pixels and maps travel in the slots (``runtime.slots``), never here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from typing import Any
+
+import msgpack
+
+from runtime.errors import StationError
+
+#: A record is a few hundred bytes; error details are cut to fit.
+MAX_RECORD_BYTES = 64 * 1024
+
+
+class Link:
+    """One end of the line. ``receive`` returns None when there is nothing, raises ``EOFError`` when the other side is gone."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._socket = end
+
+    @classmethod
+    def pair(cls) -> tuple[Link, socket.socket]:
+        """Return the host's end (non-blocking) and the bare socket to hand to the worker process."""
+        here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        here.setblocking(False)
+        return cls(here), there
+
+    @classmethod
+    def adopt(cls, fd: int) -> Link:
+        """Return the worker's end (blocking) from an inherited descriptor."""
+        return cls(socket.socket(fileno=fd))
+
+    def fileno(self) -> int:
+        """Return the descriptor to poll."""
+        return self._socket.fileno()
+
+    def send(self, record: dict[str, Any]) -> None:
+        """Send one record; raises ``EOFError`` when the other side is gone or has stopped reading."""
+        try:
+            self._socket.send(msgpack.packb(record))
+        except (BrokenPipeError, ConnectionError, BlockingIOError) as error:
+            raise EOFError(f"the other end does not take records: {error}") from error
+
+    def receive(self) -> dict[str, Any] | None:
+        """Return the next record, None if a non-blocking end has none; a record that is not a map is the worker's fault."""
+        try:
+            packet = self._socket.recv(MAX_RECORD_BYTES)
+        except BlockingIOError:
+            return None
+        except ConnectionError as error:
+            raise EOFError(str(error)) from error
+        if not packet:
+            raise EOFError("the other end closed")
+        try:
+            record = msgpack.unpackb(packet)
+        except (ValueError, msgpack.exceptions.UnpackException) as error:
+            raise StationError(f"a worker sent a damaged record: {error}") from error
+        if not isinstance(record, dict):
+            raise StationError(f"a worker sent {type(record).__name__} where a record was expected")
+        return record
+
+    def close(self) -> None:
+        """Close this end; the other side sees end-of-file."""
+        with contextlib.suppress(OSError):
+            self._socket.close()

@@ -1,0 +1,60 @@
+"""Shared memory between the host and one worker: a fixed number of slots, each with room for a frame and its answer.
+
+An anonymous memory file (memfd) is passed by descriptor to the worker, so nothing is left behind however either side dies.
+Pages cost memory only once touched.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+
+
+#: Room for a preview beside the map: a 640 px JPEG of quality 80 is far below this.
+PREVIEW_BYTES = 1024 * 1024
+
+
+def answer_bytes(map_shape: tuple[int, int], *, preview: bool) -> int:
+    """Return the room one answer needs: a 16-bit map, raw or as a PNG that did not compress at all, and a preview."""
+    height, width = map_shape
+    return height * width * 2 + height * 8 + 65536 + (PREVIEW_BYTES if preview else 0)
+
+
+class Slots:
+    """``count`` slots of ``frame_bytes`` + ``answer_bytes``, as memory views on both sides."""
+
+    def __init__(self, fd: int, count: int, frame_bytes: int, answer_bytes: int) -> None:
+        self.fd = fd
+        self.count = count
+        # 64: a cache line, so that two slots never share one and numpy views are aligned.
+        self.frame_bytes = -(-frame_bytes // 64) * 64
+        self.answer_bytes = -(-answer_bytes // 64) * 64
+        self._stride = self.frame_bytes + self.answer_bytes
+        self._memory = mmap.mmap(fd, self.count * self._stride)
+        self._view = memoryview(self._memory)
+
+    @classmethod
+    def create(cls, count: int, frame_bytes: int, answer_bytes: int) -> Slots:
+        """Reserve the memory (host side)."""
+        fd = os.memfd_create("edgead-slots")
+        os.ftruncate(fd, count * (-(-frame_bytes // 64) * 64 + -(-answer_bytes // 64) * 64))
+        return cls(fd, count, frame_bytes, answer_bytes)
+
+    def frame(self, slot: int, size: int) -> memoryview:
+        """Return the first ``size`` bytes of the slot's frame room."""
+        start = slot * self._stride
+        return self._view[start : start + size]
+
+    def answer(self, slot: int, size: int) -> memoryview:
+        """Return the first ``size`` bytes of the slot's answer room (map, then preview)."""
+        start = slot * self._stride + self.frame_bytes
+        return self._view[start : start + size]
+
+    def close(self) -> None:
+        """Unmap and close. Views handed out before must no longer be used."""
+        self._view.release()
+        try:
+            self._memory.close()
+        except BufferError:
+            pass  # a numpy view is still alive; the memory goes with the process
+        os.close(self.fd)

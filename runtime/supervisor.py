@@ -1,0 +1,159 @@
+"""Starts, watches and restarts one detector worker process.
+
+States::
+
+    STARTING --ready--> READY --died or hung--> RESTARTING --ready--> READY
+        |                 |                        |  ^
+        +--died-----------|--------> RESTARTING <--+  | (back-off grows while it keeps dying)
+                          +--stop--> STOPPED  (from every state)
+
+The supervisor never gives up: a station that answers NotDecidable and tries again every ``MAX_BACKOFF_S`` is better than one that needs
+a person at night. It never blocks: ``poll`` does what is due and returns what happened.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from enum import StrEnum
+from typing import Any
+
+from runtime.link import Link
+from runtime.slots import Slots
+
+log = logging.getLogger("edgead.host")
+
+#: First and largest pause before a restart, seconds; doubled at every death within ``HEALTHY_S`` of the start before it.
+FIRST_BACKOFF_S = 0.1
+MAX_BACKOFF_S = 30.0
+#: A worker that lived this long was healthy: the next death starts the back-off anew.
+HEALTHY_S = 60.0
+#: How long a worker may take to end after "stop" before it is killed.
+STOP_S = 3.0
+
+
+class WorkerState(StrEnum):
+    """Where the worker is in its life; see the drawing in the module docstring."""
+
+    STARTING = "starting"
+    READY = "ready"
+    RESTARTING = "restarting"
+    STOPPED = "stopped"
+
+
+class Supervisor:
+    """One worker process and its link. ``setup`` is the record the worker loads from; times are monotonic nanoseconds."""
+
+    def __init__(self, name: str, setup: dict[str, Any], slots: Slots, *, start_timeout_s: float, hang_s: float) -> None:
+        self.name = name
+        self.state = WorkerState.STARTING
+        self.restarts = 0
+        self.last_error = ""
+        self._setup = setup
+        self._slots = slots
+        self._start_timeout_ns = int(start_timeout_s * 1e9)
+        self._hang_ns = int(hang_s * 1e9)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._link: Link | None = None
+        self._started_ns = 0
+        self._start_at_ns = 0
+        self._backoff_s = FIRST_BACKOFF_S
+
+    @property
+    def link(self) -> Link | None:
+        """The line to a living worker, to poll for reading."""
+        return self._link
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the living worker."""
+        return self._process.pid if self._process else None
+
+    def start_if_due(self, now_ns: int) -> bool:
+        """Start the process when there is none and its back-off is over; True if it was started."""
+        if self._process is not None or self.state is WorkerState.STOPPED or now_ns < self._start_at_ns:
+            return False
+        self._link, theirs = Link.pair()
+        # -P: a folder named runtime/ in the current directory must not be imported instead of ours.
+        command = [sys.executable, "-P", "-m", "runtime.worker", str(theirs.fileno()), str(self._slots.fd)]
+        with theirs:
+            self._process = subprocess.Popen(
+                command, pass_fds=(theirs.fileno(), self._slots.fd), stdin=subprocess.DEVNULL
+            )
+        self._started_ns = now_ns
+        self._link.send(self._setup)
+        log.info("worker %s: started, pid %d", self.name, self._process.pid)
+        return True
+
+    def next_due_ns(self, busy_since_ns: int | None) -> int | None:
+        """Return when ``start_if_due`` or ``overdue`` next has something to do, or None."""
+        if self.state is WorkerState.STOPPED:
+            return None
+        if self._process is None:
+            return self._start_at_ns
+        if self.state is not WorkerState.READY:
+            return self._started_ns + self._start_timeout_ns
+        return None if busy_since_ns is None else busy_since_ns + self._hang_ns
+
+    def overdue(self, now_ns: int, busy_since_ns: int | None) -> str | None:
+        """Tell why the worker must be given up, if it must: not ready in time, or silent over a frame."""
+        if self._process is None:
+            return None
+        if self.state is not WorkerState.READY:
+            late = now_ns - self._started_ns > self._start_timeout_ns
+            return f"not ready after {self._start_timeout_ns / 1e9:g} s" if late else None
+        hung = busy_since_ns is not None and now_ns - busy_since_ns > self._hang_ns
+        return f"silent for {self._hang_ns / 1e9:g} s over one frame" if hung else None
+
+    def ready(self) -> None:
+        """Note that the worker said it is ready."""
+        self.state = WorkerState.READY
+        self.last_error = ""
+        log.info("worker %s: ready", self.name)
+
+    def gone(self, now_ns: int, why: str) -> None:
+        """Bury a dead or given-up worker and plan the next start."""
+        process, self._process = self._process, None
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+        if process is not None:
+            process.kill()
+            process.wait()
+            why = f"{why} (exit status {process.returncode})"
+        if now_ns - self._started_ns > HEALTHY_S * 1e9:
+            self._backoff_s = FIRST_BACKOFF_S
+        self._start_at_ns = now_ns + int(self._backoff_s * 1e9)
+        log.warning("worker %s: %s; restart in %.1f s", self.name, why, self._backoff_s)
+        self._backoff_s = min(self._backoff_s * 2, MAX_BACKOFF_S)
+        self.state = WorkerState.RESTARTING
+        self.restarts += 1
+        self.last_error = why
+
+    def send(self, record: dict[str, Any]) -> None:
+        """Send a record to the living worker; ``EOFError`` if there is none or it does not read."""
+        if self._link is None:
+            raise EOFError("there is no worker")
+        self._link.send(record)
+
+    def stop(self) -> None:
+        """Ask the worker to end, wait ``STOP_S``, then kill it."""
+        self.state = WorkerState.STOPPED
+        process, self._process = self._process, None
+        if self._link is not None:
+            try:
+                self._link.send({"op": "stop"})
+            except EOFError:
+                log.debug("worker %s: already gone", self.name)
+            self._link.close()
+            self._link = None
+        if process is not None:
+            try:
+                process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                log.warning("worker %s: did not stop in %g s, killed", self.name, STOP_S)
+                process.kill()
+                process.wait()
+
+

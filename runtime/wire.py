@@ -1,0 +1,280 @@
+"""The messages between camera, host and subscribers, as functions from bytes to values. No socket in this file.
+
+``docs/protocol.md`` describes the same format for other languages and quotes the vectors of ``tests/vectors``.
+Rules:
+
+* A message is a ZeroMQ multipart: topic, header part, raw payload parts. Pixels and maps are never inside msgpack.
+* A header part is one msgpack map followed by four bytes, the big-endian CRC-32 (IEEE 802.3, as in zlib) of that map.
+* A header names its schema and version. Unknown fields are ignored, an unknown major version is refused.
+* Every size is checked against a named limit before anything is allocated for it.
+* Damaged bytes give ``WireError`` with one of the words of ``REFUSALS`` and nothing else.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from runtime.errors import WireError
+from runtime.frame import Clock, FrameHeader, PixelFormat
+from runtime.header import (
+    MAX_NAME_BYTES,
+    MAX_PART_ID_BYTES,
+    MAX_PAYLOAD_BYTES,
+    MAX_SIDE_PX,
+    U64,
+    Buffer,
+    open_header,
+    read_boolean,
+    read_choice,
+    read_integer,
+    read_name,
+    read_optional_float,
+    read_optional_integer,
+    read_optional_text,
+    read_text,
+    read_u64,
+    seal,
+)
+from runtime.inspection import ErrorWord, Inspection, MapInfo, Verdict
+
+FRAME_TOPIC = b"ead.v1.frame"
+RECEIPT_TOPIC = b"ead.v1.receipt"
+RESULT_TOPIC_PREFIX = b"ead.v1.result."
+
+FRAME_SCHEMA = "edgead.frame"
+RECEIPT_SCHEMA = "edgead.receipt"
+RESULT_SCHEMA = "edgead.result"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """The host's answer to one frame message, sent to its camera.
+
+    ``accepted`` false: the message was refused for ``reason`` (a word of ``REFUSALS``) and became no inspection; session and frame_id are then
+    those of the message if they could be read, else 0. ``accepted`` true: the inspection ``seq`` with ``verdict`` and ``error`` is published.
+    """
+
+    camera: str
+    session: int
+    frame_id: int
+    accepted: bool
+    reason: str = ""
+    seq: int = 0
+    verdict: Verdict = Verdict.UNDEFINED
+    error: ErrorWord = ErrorWord.NONE
+
+
+def result_topic(station: str, camera: str) -> bytes:
+    """Return ``ead.v1.result.<station>.<camera>``."""
+    return RESULT_TOPIC_PREFIX + f"{station}.{camera}".encode()
+
+
+# --- encoding -----------------------------------------------------------------------------------------------------
+
+
+def encode_frame(header: FrameHeader) -> list[bytes]:
+    """Return the first two parts of a frame message; the caller appends the pixels as the third, uncopied."""
+    fields: dict[str, Any] = {
+        "camera": header.camera,
+        "session": header.session,
+        "frame_id": header.frame_id,
+        "height": header.height,
+        "width": header.width,
+        "pixel_format": header.pixel_format.value,
+        "acquired_ns": header.acquired_ns,
+        "clock": header.clock.value,
+        "trigger_id": header.trigger_id,
+        "part_id": header.part_id,
+        "source": header.source,
+        "simulated": header.simulated,
+        "payload_crc32": header.payload_crc32,
+    }
+    return [FRAME_TOPIC, seal(FRAME_SCHEMA, fields)]
+
+
+def encode_receipt(receipt: Receipt) -> list[bytes]:
+    """Return the two parts of a receipt message."""
+    fields = {
+        "camera": receipt.camera,
+        "session": receipt.session,
+        "frame_id": receipt.frame_id,
+        "accepted": receipt.accepted,
+        "reason": receipt.reason,
+        "seq": receipt.seq,
+        "verdict": int(receipt.verdict),
+        "error": receipt.error.value,
+    }
+    return [RECEIPT_TOPIC, seal(RECEIPT_SCHEMA, fields)]
+
+
+def encode_result(inspection: Inspection) -> list[bytes]:
+    """Return the first two parts of a result message; the caller appends the map and then the preview where the header names them."""
+    fields: dict[str, Any] = {name: getattr(inspection, name) for name in _RESULT_FIELDS}
+    fields["verdict"] = int(inspection.verdict)
+    fields["error"] = inspection.error.value
+    fields["error_code"] = inspection.error.code
+    fields["map"] = (
+        None if inspection.map is None else {name: getattr(inspection.map, name) for name in _MAP_FIELDS}
+    )
+    return [result_topic(inspection.station, inspection.camera), seal(RESULT_SCHEMA, fields)]
+
+
+# --- decoding -----------------------------------------------------------------------------------------------------
+
+
+def decode_frame(
+    parts: Sequence[Buffer], *, max_payload_bytes: int = MAX_PAYLOAD_BYTES
+) -> tuple[FrameHeader, memoryview]:
+    """Return header and pixels (a view, not a copy) of a frame message; raises ``WireError`` only."""
+    _expect_parts(parts, 3, 3)
+    if bytes(parts[0][: len(FRAME_TOPIC) + 1]) != FRAME_TOPIC:
+        raise WireError("topic", f"expected {FRAME_TOPIC!r}, found {bytes(parts[0][:32])!r}")
+    fields = open_header(parts[1], FRAME_SCHEMA)
+    header = FrameHeader(
+        camera=read_name(fields, "camera"),
+        session=read_integer(fields, "session", 0, U64),
+        frame_id=read_integer(fields, "frame_id", 0, U64),
+        height=read_integer(fields, "height", 1, MAX_SIDE_PX),
+        width=read_integer(fields, "width", 1, MAX_SIDE_PX),
+        pixel_format=PixelFormat(read_choice(fields, "pixel_format", PixelFormat)),
+        acquired_ns=read_integer(fields, "acquired_ns", 0, U64),
+        clock=Clock(read_choice(fields, "clock", Clock, default=Clock.HOST)),
+        trigger_id=read_optional_integer(fields, "trigger_id", U64),
+        part_id=read_text(fields, "part_id", MAX_PART_ID_BYTES, default=""),
+        source=read_text(fields, "source", default=""),
+        simulated=read_boolean(fields, "simulated", default=False),
+        payload_crc32=read_optional_integer(fields, "payload_crc32", 2**32 - 1),
+    )
+    if header.payload_bytes > max_payload_bytes:
+        raise WireError(
+            "frame_size",
+            f"expected at most {max_payload_bytes} bytes of pixels, the header announces {header.payload_bytes}",
+        )
+    pixels = memoryview(parts[2])
+    if pixels.nbytes != header.payload_bytes:
+        raise WireError(
+            "payload_size", f"expected {header.payload_bytes} bytes for {header.shape}, found {pixels.nbytes}"
+        )
+    if header.payload_crc32 is not None and zlib.crc32(pixels) != header.payload_crc32:
+        raise WireError(
+            "payload_crc", f"expected CRC-32 {header.payload_crc32:#010x}, found {zlib.crc32(pixels):#010x}"
+        )
+    return header, pixels
+
+
+def decode_receipt(parts: Sequence[Buffer]) -> Receipt:
+    """Return the receipt in a message of two parts; raises ``WireError`` only."""
+    _expect_parts(parts, 2, 2)
+    if bytes(parts[0][: len(RECEIPT_TOPIC) + 1]) != RECEIPT_TOPIC:
+        raise WireError("topic", f"expected {RECEIPT_TOPIC!r}, found {bytes(parts[0][:32])!r}")
+    fields = open_header(parts[1], RECEIPT_SCHEMA)
+    return Receipt(
+        camera=read_text(fields, "camera", MAX_NAME_BYTES, default=""),
+        session=read_integer(fields, "session", 0, U64),
+        frame_id=read_integer(fields, "frame_id", 0, U64),
+        accepted=read_boolean(fields, "accepted"),
+        reason=read_text(fields, "reason", default=""),
+        seq=read_integer(fields, "seq", 0, U64),
+        verdict=Verdict(read_integer(fields, "verdict", 0, 3)),
+        error=ErrorWord(read_choice(fields, "error", ErrorWord)),
+    )
+
+
+def decode_result(parts: Sequence[Buffer]) -> tuple[Inspection, memoryview | None, memoryview | None]:
+    """Return inspection, map payload and preview payload of a result message; raises ``WireError`` only."""
+    _expect_parts(parts, 2, 4)
+    if bytes(parts[0][: len(RESULT_TOPIC_PREFIX)]) != RESULT_TOPIC_PREFIX:
+        raise WireError(
+            "topic", f"expected a topic under {RESULT_TOPIC_PREFIX!r}, found {bytes(parts[0][:32])!r}"
+        )
+    fields = open_header(parts[1], RESULT_SCHEMA)
+    values = {name: read(fields, name) for name, read in _RESULT_FIELDS.items()}
+    try:
+        inspection = Inspection(
+            **values,
+            verdict=Verdict(read_integer(fields, "verdict", 1, 3)),
+            error=ErrorWord(read_choice(fields, "error", ErrorWord)),
+            map=_map_info(fields),
+        )
+    except ValueError as error:
+        raise WireError("field", str(error)) from error
+    payloads = [memoryview(part) for part in parts[2:]]
+    expected = (inspection.map is not None) + (inspection.preview is not None)
+    if len(payloads) != expected:
+        raise WireError(
+            "parts", f"expected {expected} payload parts as the header says, found {len(payloads)}"
+        )
+    map_payload = payloads.pop(0) if inspection.map is not None else None
+    if inspection.map is not None and inspection.map.encoding == "raw" and map_payload is not None:
+        expected_bytes = inspection.map.height * inspection.map.width * 2
+        if map_payload.nbytes != expected_bytes:
+            raise WireError(
+                "payload_size",
+                f"expected a float16 map of {expected_bytes} bytes, found {map_payload.nbytes}",
+            )
+    return inspection, map_payload, (payloads.pop(0) if payloads else None)
+
+
+def _expect_parts(parts: Sequence[Buffer], least: int, most: int) -> None:
+    if not least <= len(parts) <= most:
+        raise WireError("parts", f"expected {least} to {most} parts, found {len(parts)}")
+
+
+def _map_info(fields: Mapping[str, Any]) -> MapInfo | None:
+    value = fields.get("map")
+    if value is None:
+        return None
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise WireError("field", f"map: expected a map of fields, found {type(value).__name__}")
+    encoding, dtype = read_text(value, "encoding"), read_text(value, "dtype")
+    if (encoding, dtype) not in {("raw", "float16"), ("png16", "uint16")}:
+        raise WireError(
+            "field", f"map: expected raw float16 or png16 uint16, found {encoding[:20]} {dtype[:20]}"
+        )
+    scale, offset = read_optional_float(value, "scale"), read_optional_float(value, "offset")
+    return MapInfo(
+        encoding=encoding,
+        dtype=dtype,
+        height=read_integer(value, "height", 1, MAX_SIDE_PX),
+        width=read_integer(value, "width", 1, MAX_SIDE_PX),
+        scale=1.0 if scale is None else scale,
+        offset=0.0 if offset is None else offset,
+    )
+
+
+_MAP_FIELDS = ("encoding", "dtype", "height", "width", "scale", "offset")
+
+#: Fields of a result header that map one to one onto ``Inspection``, with the function that reads each; the order is the wire order.
+_RESULT_FIELDS: dict[str, Callable[[Mapping[str, Any], str], Any]] = {
+    "result_id": read_text,
+    "seq": read_u64,
+    "station": read_name,
+    "camera": read_name,
+    "session": read_u64,
+    "frame_id": read_u64,
+    "error_detail": read_text,
+    "score": read_optional_float,
+    "threshold": read_optional_float,
+    "pixel_threshold": read_optional_float,
+    "product": read_text,
+    "detector": read_text,
+    "detector_version": read_text,
+    "template": read_text,
+    "frame_height": read_u64,
+    "frame_width": read_u64,
+    "acquired_ns": read_u64,
+    "received_ns": read_u64,
+    "published_ns": read_u64,
+    "queue_us": read_u64,
+    "detect_us": read_u64,
+    "latency_us": read_u64,
+    "trigger_id": read_optional_integer,
+    "part_id": read_text,
+    "source": read_text,
+    "simulated": read_boolean,
+    "historical": read_boolean,
+    "preview": read_optional_text,
+}

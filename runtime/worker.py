@@ -1,0 +1,140 @@
+"""The detector worker process: loads one detector with one template, then answers frames out of shared memory.
+
+It may raise, hang or be killed at any time; the host answers for it. Started by ``runtime.supervisor`` as
+``python -P -m runtime.worker LINK_FD SLOTS_FD``; the first record on the link says what to load.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runtime.errors import EdgeadError
+from runtime.inspection import ErrorWord
+from runtime.link import Link
+from runtime.slots import Slots
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from runtime.engine import Engine
+
+log = logging.getLogger("edgead.worker")
+
+#: Longest error text sent to the host.
+MAX_DETAIL_CHARACTERS = 300
+
+
+def main() -> None:
+    """Run until the host says stop or is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal group; the host decides the order
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    link = Link.adopt(int(sys.argv[1]))
+    try:
+        setup = link.receive()
+        if setup is not None:
+            _serve(link, int(sys.argv[2]), setup)
+    except EOFError:
+        log.info("the host is gone; worker ends")
+
+
+def _serve(link: Link, slots_fd: int, setup: dict[str, Any]) -> None:
+    slots = Slots(slots_fd, setup["slots"], setup["frame_bytes"], setup["answer_bytes"])
+    try:
+        engine = _load(setup)
+    except Exception as error:  # the process's top: whatever a plugin does while loading becomes a record for the host
+        log.exception("the detector could not be loaded")
+        link.send({"op": "failed", "error": _detail(error)})
+        return
+    link.send({"op": "ready", "pid": os.getpid()})
+    while True:
+        record = link.receive()
+        if record is None or record["op"] == "stop":
+            return
+        link.send(_inspect(engine, slots, record, setup))
+
+
+def _load(setup: dict[str, Any]) -> Engine:
+    """Load plugin, template and engine, and run one frame so that the first real one is not the slow one."""
+    import numpy as np
+
+    from runtime.engine import Engine
+    from runtime.registry import load_plugins
+    from runtime.store import Store
+
+    detector = load_plugins(setup["builtins"]).detector(setup["detector"])
+    template = Store(Path(setup["store"])).template(setup["template"])
+    engine = Engine(detector, template.content(), device=setup["device"], threads=setup["threads"])
+    golden = template.golden()
+    engine.infer(golden[0].frame if golden else np.zeros((64, 64), np.uint8))
+    return engine
+
+
+def _inspect(engine: Engine, slots: Slots, record: dict[str, Any], setup: dict[str, Any]) -> dict[str, Any]:
+    """Answer one frame. The per-detector guard: anything the detector raises becomes an error word, never a verdict."""
+    from runtime.engine import ResultError
+
+    started = time.monotonic_ns()
+    answer: dict[str, Any] = {"op": "done", "ticket": record["ticket"]}
+    try:
+        image = _image(slots, record)
+        result = engine.infer(image)
+        answer["score"] = result.score
+        _write_answer(slots, record["slot"], image, result.anomaly_map, setup, answer)
+    except ResultError as error:
+        answer.update(op="undecided", error=ErrorWord.RESULT_BAD.value, detail=_detail(error))
+    except Exception as error:
+        log.exception("the detector raised on ticket %s", record["ticket"])
+        answer.update(op="undecided", error=ErrorWord.DETECTOR_ERROR.value, detail=_detail(error))
+    answer["detect_us"] = (time.monotonic_ns() - started) // 1000
+    return answer
+
+
+def _image(slots: Slots, record: dict[str, Any]) -> np.ndarray:
+    """Return the slot's frame as uint8 [H, W] or [H, W, 3] RGB, uncopied unless the channels must be swapped."""
+    import numpy as np
+
+    height, width, channels = record["shape"]
+    pixels = np.frombuffer(slots.frame(record["slot"], height * width * channels), np.uint8)
+    image = pixels.reshape((height, width) if channels == 1 else (height, width, channels))
+    return np.ascontiguousarray(image[:, :, ::-1]) if record["format"] == "bgr8" else image
+
+
+def _write_answer(
+    slots: Slots, slot: int, image: np.ndarray, anomaly_map: np.ndarray, setup: dict[str, Any], answer: dict[str, Any]
+) -> None:
+    """Put the encoded map and preview into the slot and describe them in ``answer``."""
+    from runtime.answers import encode_map, encode_preview
+
+    info, payload = encode_map(anomaly_map, setup["map"])
+    map_bytes = memoryview(payload).cast("B") if info else memoryview(b"")  # type: ignore[arg-type]
+    preview = encode_preview(image) if setup["preview"] else b""
+    total = map_bytes.nbytes + len(preview)
+    if total > slots.answer_bytes:
+        raise EdgeadError(f"expected an answer of at most {slots.answer_bytes} bytes, found {total}")
+    room = slots.answer(slot, total)
+    room[: map_bytes.nbytes] = map_bytes
+    room[map_bytes.nbytes :] = preview
+    answer["map_bytes"], answer["preview_bytes"] = map_bytes.nbytes, len(preview)
+    if info:
+        answer["map"] = {
+            "encoding": info.encoding,
+            "dtype": info.dtype,
+            "height": info.height,
+            "width": info.width,
+            "scale": info.scale,
+            "offset": info.offset,
+        }
+
+
+def _detail(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:MAX_DETAIL_CHARACTERS]
+
+
+if __name__ == "__main__":
+    main()
