@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from runtime.inspection import Verdict as Verdict
     from runtime.template import Template as Template
     from runtime.weights import WeightFile as WeightFile
-    from runtime.weights import digest_of as digest_of_weights
-    from runtime.weights import locate as locate_weights
+    from runtime.weights import digest_of, locate
+
+    digest_of_weights = digest_of
+    locate_weights = locate
 
 __version__ = "0.1.0"
 

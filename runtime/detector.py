@@ -100,13 +100,15 @@ class Detector(ABC):
         Inserting a reference or swapping a version changes values, never shapes, so nothing is recompiled.
         """
 
-    def leave_out(self, bank: Mapping[str, torch.Tensor], index: int) -> Mapping[str, torch.Tensor] | None:
-        """Return the bank as if reference ``index`` had not been among the references, or None if that is not possible.
+    def leave_out(
+        self, content: TemplateContent, bank: Mapping[str, torch.Tensor], index: int
+    ) -> Mapping[str, torch.Tensor] | None:
+        """Return ``bank`` as if reference ``index`` had not been among the references, or None if that is not possible.
 
-        With it, held-out scores of the references are exact at no extra calibration; without it calibration holds a part of the
-        references back. May share memory with ``bank``, whose values must be unchanged once the result is no longer used.
+        With it, held-out scores of the references need no extra calibration; without it calibration holds a part of the
+        references back. ``bank`` itself must not change.
         """
-        del bank, index
+        del content, bank, index
         return None
 
     def extend(

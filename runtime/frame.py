@@ -69,8 +69,8 @@ class FrameHeader:
 class Frame:
     """An image as a detector sees it.
 
-    ``image``: uint8, 0..255, [H, W] (grey) or [H, W, 3] (RGB order), C-contiguous. ``name`` identifies it for a person: the path of
-    a reference relative to its folder, or ``<camera>/<session>/<frame_id>``.
+    ``image``: uint8, 0..255, [H, W] (grey) or [H, W, 3] (RGB order), C-contiguous. ``name`` identifies it for a
+    person: the path of a reference relative to its folder, or ``<camera>/<session>/<frame_id>``.
     """
 
     image: np.ndarray

@@ -1,7 +1,8 @@
-"""A header part: one msgpack map sealed by a checksum, and the checked reading of its fields. No socket, no message in this file.
+"""A header part: one msgpack map sealed by a checksum, and the checked reading of its fields. No socket here.
 
-Bytes: the msgpack map, then its CRC-32 (IEEE 802.3, as in zlib) as four bytes, big-endian. Every reader below returns a checked value or raises
-``WireError`` with a word of ``REFUSALS``; nothing else leaves this file, whatever the bytes.
+Bytes: the msgpack map, then its CRC-32 (IEEE 802.3, as in zlib) as four bytes, big-endian. Every function below returns
+a checked value or raises ``WireError`` with a word of ``REFUSALS``; nothing else leaves this file, whatever the bytes.
+The readers of one field take the opened map and the field's name; the word they raise is ``field``.
 """
 
 from __future__ import annotations
@@ -21,6 +22,11 @@ VERSION = (1, 0)
 
 #: A header is a few hundred bytes; 8 KiB leaves room for fields of later minor versions.
 MAX_HEADER_BYTES = 8 * 1024
+#: The smallest header part: an empty map is one byte, its checksum four.
+MIN_HEADER_BYTES = 5
+#: Most elements of any array or map inside a header. The unpacker reserves room for as many as are announced, at every
+#: level of nesting: without this limit 3 KB of nested array heads make it reserve 60 MB before it refuses them.
+MAX_ELEMENTS = 256
 #: 16384 x 16384 is beyond any area sensor on the market; line-scan frames are shorter.
 MAX_SIDE_PX = 16384
 #: Largest payload any host accepts (a 64-megapixel colour frame is 192 MiB); a station file may set less.
@@ -42,7 +48,7 @@ REFUSALS = {
     "version": "the header names a major version this side does not speak",
     "field": "a field is missing, has the wrong type, or is out of range",
     "frame_size": "the frame is larger than this host accepts",
-    "payload_size": "the payload is not exactly height x width x channels bytes",
+    "payload_size": "the pixels or the map are not of the size the header says",
     "payload_crc": "payload_crc32 is present and does not match the payload",
     "unknown_camera": "the station file lists no camera of that name",
 }
@@ -51,12 +57,24 @@ _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWX
 
 
 def is_name(text: object) -> bool:
-    """Tell whether ``text`` can name a station or a camera: 1..64 of A-Z a-z 0-9 _ - (no dot: it separates topic levels)."""
+    """Tell whether ``text`` can name a station or a camera: 1..64 of A-Z a-z 0-9 _ - (a dot separates topic levels)."""
     return isinstance(text, str) and 0 < len(text) <= MAX_NAME_BYTES and _NAME_CHARACTERS.issuperset(text)
 
 
+def clip_text(text: str, most: int = MAX_TEXT_BYTES) -> str:
+    """Return ``text`` cut to ``most`` UTF-8 bytes, between two characters; what UTF-8 cannot carry becomes "?"."""
+    return text.encode("utf-8", "replace")[:most].decode("utf-8", "ignore")
+
+
 def seal(schema: str, fields: Mapping[str, Any]) -> bytes:
-    packed: bytes = msgpack.packb({"schema": schema, "version": list(VERSION), **fields})
+    """Return the header part of ``schema`` with ``fields``, in their order; their ranges are not checked.
+
+    Raises ``WireError``: ``field`` for a value msgpack cannot carry, ``header_size`` for too many bytes.
+    """
+    try:
+        packed: bytes = msgpack.packb({"schema": schema, "version": list(VERSION), **fields})
+    except (TypeError, ValueError, OverflowError) as error:
+        raise WireError("field", f"expected text, integers below 2**64, floats and booleans: {error}") from error
     if len(packed) + 4 > MAX_HEADER_BYTES:
         raise WireError(
             "header_size",
@@ -66,49 +84,59 @@ def seal(schema: str, fields: Mapping[str, Any]) -> bytes:
 
 
 def open_header(part: Buffer, schema: str) -> Mapping[str, Any]:
-    """Check size, checksum, encoding, schema and version of a header part; return its map."""
+    """Check size, checksum, encoding, schema and version of a header part, in this order; return its map."""
     size = memoryview(part).nbytes
-    if not 5 <= size <= MAX_HEADER_BYTES:
-        raise WireError("header_size", f"expected 5 to {MAX_HEADER_BYTES} bytes, found {size}")
+    if not MIN_HEADER_BYTES <= size <= MAX_HEADER_BYTES:
+        raise WireError("header_size", f"expected {MIN_HEADER_BYTES} to {MAX_HEADER_BYTES} bytes, found {size}")
     data = bytes(part)
     packed, checksum = data[:-4], int.from_bytes(data[-4:], "big")
     if zlib.crc32(packed) != checksum:
         raise WireError(
             "header_crc", f"expected CRC-32 {zlib.crc32(packed):#010x} behind the map, found {checksum:#010x}"
         )
-    try:
-        fields = msgpack.unpackb(packed, raw=False, strict_map_key=True, max_ext_len=0)
-    except (ValueError, msgpack.exceptions.UnpackException, TypeError, RecursionError) as error:
-        raise WireError(
-            "header_encoding", f"expected one msgpack map: {error or type(error).__name__}"
-        ) from error
-    if not isinstance(fields, dict) or not all(isinstance(key, str) for key in fields):
-        raise WireError("header_encoding", "expected a map with text keys")
+    fields = _unpack(packed)
     if fields.get("schema") != schema:
         raise WireError("schema", f"expected {schema!r}, found {_shown(fields.get('schema'))}")
-    version = fields.get("version")
+    _check_version(fields.get("version"))
+    return fields
+
+
+def _unpack(packed: bytes) -> dict[str, Any]:
+    try:
+        fields = msgpack.unpackb(
+            packed,
+            raw=False,
+            strict_map_key=True,
+            max_ext_len=0,
+            max_array_len=MAX_ELEMENTS,
+            max_map_len=MAX_ELEMENTS,
+        )
+    except (ValueError, msgpack.exceptions.UnpackException, TypeError, RecursionError) as error:
+        raise WireError("header_encoding", f"expected one msgpack map: {error or type(error).__name__}") from error
+    if not isinstance(fields, dict) or not all(isinstance(key, str) for key in fields):
+        raise WireError("header_encoding", "expected a map with text keys")
+    return fields
+
+
+def _check_version(version: object) -> None:
     if not (
-        isinstance(version, list) and len(version) == 2 and all(type(number) is int for number in version)
-    ):  # noqa: PLR2004 - [major, minor]
+        isinstance(version, list)
+        and len(version) == len(VERSION)
+        and all(type(number) is int and number >= 0 for number in version)
+    ):
         raise WireError("version", f"expected [major, minor], found {_shown(version)}")
     if version[0] != VERSION[0]:
         raise WireError(
-            "version",
-            f"expected major version {VERSION[0]}, found {version[0]}: update this side or the other",
+            "version", f"expected major version {VERSION[0]}, found {version[0]}: update this side or the other"
         )
-    return fields
 
 
 _REQUIRED: Any = object()
 
 
 def _shown(value: object) -> str:
-    """Show a hostile value in an error: scalars shortened, containers by type only (their repr may recurse without end)."""
-    return (
-        repr(value)[:40]
-        if value is None or isinstance(value, (bool, int, float, str))
-        else type(value).__name__
-    )
+    """Show a hostile value in an error: scalars shortened, containers by type only (their repr may not end)."""
+    return repr(value)[:40] if value is None or isinstance(value, (bool, int, float, str)) else type(value).__name__
 
 
 def _get(fields: Mapping[str, Any], name: str, default: object) -> Any:
@@ -119,6 +147,7 @@ def _get(fields: Mapping[str, Any], name: str, default: object) -> Any:
 
 
 def read_integer(fields: Mapping[str, Any], name: str, least: int, most: int) -> int:
+    """Return a required integer of ``least``..``most``; a boolean is not one."""
     value = _get(fields, name, _REQUIRED)
     if type(value) is not int or not least <= value <= most:  # bool is an int to Python, not to the protocol
         raise WireError("field", f"{name}: expected an integer {least}..{most}, found {_shown(value)}")
@@ -126,10 +155,12 @@ def read_integer(fields: Mapping[str, Any], name: str, least: int, most: int) ->
 
 
 def read_optional_integer(fields: Mapping[str, Any], name: str, most: int = U64) -> int | None:
+    """Return an integer of 0..``most``, or None where the field is absent or nil."""
     return None if fields.get(name) is None else read_integer(fields, name, 0, most)
 
 
 def read_optional_float(fields: Mapping[str, Any], name: str) -> float | None:
+    """Return a finite number (any msgpack float or integer), or None where the field is absent or nil."""
     value = fields.get(name)
     if value is None:
         return None
@@ -139,15 +170,15 @@ def read_optional_float(fields: Mapping[str, Any], name: str) -> float | None:
 
 
 def read_boolean(fields: Mapping[str, Any], name: str, default: object = _REQUIRED) -> bool:
+    """Return a boolean; without ``default`` it is required."""
     value = _get(fields, name, default)
     if type(value) is not bool:
         raise WireError("field", f"{name}: expected true or false, found {_shown(value)}")
     return value
 
 
-def read_text(
-    fields: Mapping[str, Any], name: str, most: int = MAX_TEXT_BYTES, default: object = _REQUIRED
-) -> str:
+def read_text(fields: Mapping[str, Any], name: str, most: int = MAX_TEXT_BYTES, default: object = _REQUIRED) -> str:
+    """Return text of at most ``most`` UTF-8 bytes; without ``default`` it is required."""
     value = _get(fields, name, default)
     if type(value) is not str or len(value.encode("utf-8", "surrogatepass")) > most:
         raise WireError("field", f"{name}: expected text of at most {most} bytes, found {_shown(value)}")
@@ -155,17 +186,15 @@ def read_text(
 
 
 def read_name(fields: Mapping[str, Any], name: str) -> str:
+    """Return a required station or camera name (see ``is_name``)."""
     value = _get(fields, name, _REQUIRED)
     if not is_name(value):
-        raise WireError(
-            "field", f"{name}: expected 1..{MAX_NAME_BYTES} of A-Z a-z 0-9 _ -, found {_shown(value)}"
-        )
+        raise WireError("field", f"{name}: expected 1..{MAX_NAME_BYTES} of A-Z a-z 0-9 _ -, found {_shown(value)}")
     return str(value)
 
 
-def read_choice(
-    fields: Mapping[str, Any], name: str, choices: Iterable[str], default: object = _REQUIRED
-) -> str:
+def read_choice(fields: Mapping[str, Any], name: str, choices: Iterable[str], default: object = _REQUIRED) -> str:
+    """Return one of the words ``choices``; without ``default`` it is required."""
     value = _get(fields, name, default)
     words = [str(choice) for choice in choices]
     if type(value) is not str or value not in words:
@@ -174,8 +203,10 @@ def read_choice(
 
 
 def read_optional_text(fields: Mapping[str, Any], name: str) -> str | None:
+    """Return text, or None where the field is absent or nil."""
     return None if fields.get(name) is None else read_text(fields, name)
 
 
 def read_u64(fields: Mapping[str, Any], name: str) -> int:
+    """Return a required integer of 0..2**64 - 1."""
     return read_integer(fields, name, 0, U64)

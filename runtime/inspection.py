@@ -1,7 +1,7 @@
 """The answer to one frame: verdict, score, and why there is none when there is none.
 
-Failure is a verdict. Anything that kept a detector from answering is ``NOT_DECIDABLE`` with an error word; the record refuses to
-exist in any combination that a PLC could mistake for a good part.
+Failure is a verdict. Anything that kept a detector from answering is ``NOT_DECIDABLE`` with an error word; the record
+refuses to exist in any combination that a PLC could mistake for a good part.
 """
 
 from __future__ import annotations
@@ -59,8 +59,10 @@ _CODES = {word: code for code, word in enumerate(ErrorWord)}
 class MapInfo:
     """How the anomaly map part is encoded.
 
-    ``encoding`` "raw": ``dtype`` (float16) little-endian, row-major [height, width]. "png16": a 16-bit grey PNG; value = offset + scale * pixel.
-    The map covers the whole frame: map pixel (y, x) is centred on frame point ((y + 0.5) * H / height, (x + 0.5) * W / width).
+    ``encoding`` "raw": ``dtype`` "float16", little-endian, row-major [height, width]; ``scale`` 1, ``offset`` 0.
+    "png16": ``dtype`` "uint16", a 16-bit grey PNG; value = offset + scale * pixel.
+    The map covers the whole frame: with pixel edges on integers, the centre of map pixel (y, x) is the frame point
+    ((y + 0.5) * frame height / height, (x + 0.5) * frame width / width).
     """
 
     encoding: str
@@ -75,9 +77,10 @@ class MapInfo:
 class Inspection:
     """The immutable record of one frame, exactly one for every frame the host took in.
 
-    Times: ``*_ns`` of the calendar are UTC nanoseconds since 1970; ``queue_us``, ``detect_us`` and ``latency_us`` are microseconds on the
-    monotonic clock (waiting, worker, received to published). ``score`` is raw: higher = more anomalous, never rescaled by a batch;
-    a frame is NotOK when score > threshold.
+    Times: ``*_ns`` of the calendar are UTC nanoseconds since 1970; ``queue_us``, ``detect_us`` and ``latency_us`` are
+    microseconds on the monotonic clock (waiting, worker, received to published). ``score`` is raw: higher = more
+    anomalous, never rescaled by a batch; a frame is NotOK when score > threshold. Building one that breaks a rule of
+    ``__post_init__`` raises ``ValueError``.
     """
 
     result_id: str
@@ -114,23 +117,22 @@ class Inspection:
 
     def __post_init__(self) -> None:
         """Refuse every record that could pass a bad part: the last line of defence, whatever came before it."""
-        if self.verdict is Verdict.UNDEFINED:
-            raise ValueError("an inspection is OK, NotOK or NotDecidable; Undefined is not an answer")
+        if type(self.verdict) is not Verdict or self.verdict is Verdict.UNDEFINED:
+            raise ValueError(f"an inspection is OK, NotOK or NotDecidable, found {self.verdict!r}")
+        if type(self.error) is not ErrorWord:
+            raise ValueError(f"expected an ErrorWord as error, found {self.error!r}")
+        for name in ("score", "threshold", "pixel_threshold"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise ValueError(f"expected a finite {name} or none, found {value}")
         if self.verdict is Verdict.NOT_DECIDABLE:
             if self.error is ErrorWord.NONE:
                 raise ValueError("a NotDecidable inspection names its error word")
             return
         if self.error is not ErrorWord.NONE:
             raise ValueError(f"a decided inspection has no error word, found {self.error}")
-        if (
-            self.score is None
-            or self.threshold is None
-            or not math.isfinite(self.score)
-            or not math.isfinite(self.threshold)
-        ):
-            raise ValueError(
-                f"a decided inspection has a finite score and threshold, found {self.score}, {self.threshold}"
-            )
+        if self.score is None or self.threshold is None:
+            raise ValueError(f"a decided inspection has score and threshold, found {self.score}, {self.threshold}")
         if self.verdict is not decide(self.score, self.threshold):
             raise ValueError(
                 f"verdict {self.verdict.label} contradicts score {self.score} against threshold {self.threshold}"
@@ -140,7 +142,8 @@ class Inspection:
 def decide(score: float, threshold: float) -> Verdict:
     """Return NotOK when ``score > threshold``, else OK.
 
-    Raises ``ValueError`` for a number that is not finite: every comparison with NaN is false, and false must not mean OK.
+    Raises ``ValueError`` for a number that is not finite: every comparison with NaN is false, and false must not
+    mean OK.
     """
     if not (math.isfinite(score) and math.isfinite(threshold)):
         raise ValueError(f"expected a finite score and threshold, found {score} and {threshold}")

@@ -2,13 +2,14 @@
 
 Rules:
 
-* Every admitted frame leaves exactly once, as a ``Ticket`` returned by ``answered``, ``expired``, ``lost`` or ``drained``.
-* A frame may wait (queue, at most ``queue_limit``) and be with the worker (at most ``MAX_IN_FLIGHT``). When the queue is full the
-  *newest* frame is the one refused: the frames already waiting are nearer to their reject gate.
-* At its deadline a frame leaves undecided. If it was with the worker, its slot stays taken until the worker answers or dies, and the late
-  answer is counted and dropped: no frame is answered twice.
-* The worker handles its frames in order, so when it dies only the oldest one it holds can have hurt it: that one leaves undecided,
-  the others go back to the head of the queue.
+* Every admitted frame leaves exactly once, as a ``Ticket`` returned by ``answered``, ``expired``, ``lost`` or
+  ``drained``.
+* A frame may wait (queue, at most ``queue_limit``) and be with the worker (at most ``MAX_IN_FLIGHT``). When the queue
+  is full the *newest* frame is the one refused: the frames already waiting are nearer to their reject gate.
+* At its deadline a frame leaves undecided. If it was with the worker, its slot stays taken until the worker answers or
+  dies, and the late answer is counted and dropped: no frame is answered twice.
+* The worker handles its frames in order, so when it dies only the oldest one it holds can have hurt it: that one leaves
+  undecided, the others go back to the head of the queue (which may then hold ``MAX_IN_FLIGHT`` - 1 above its limit).
 
 All times are integers on one monotonic clock, in nanoseconds.
 """
@@ -68,9 +69,10 @@ class Pipeline:
         return self._in_flight[0].dispatched_ns if self._in_flight else None
 
     def admit(self, number: int, header: FrameHeader, now_ns: int, received_ns: int) -> Ticket | None:
-        """Take a frame in and give it a slot; None when the queue is full: then the caller answers it at once (overload).
+        """Take a frame in and give it a slot; None when the queue is full: the caller answers at once (overload).
 
-        ``number`` identifies the ticket; ``received_ns`` is the calendar time kept for the record.
+        ``number`` identifies the ticket and is never used twice; ``now_ns`` never goes back; ``received_ns`` is the
+        calendar time kept for the record.
         """
         if len(self._queue) >= self.queue_limit or not self._free:
             return None
@@ -89,9 +91,9 @@ class Pipeline:
         return ticket
 
     def answered(self, number: int, now_ns: int) -> Ticket | None:
-        """Take the worker's answer to its oldest frame; None if that frame already left at its deadline (a late answer).
+        """Take the worker's answer to its oldest frame; None if that frame left at its deadline (a late answer).
 
-        Raises ``ValueError`` when ``number`` is not the frame the worker must answer next: the worker is then out of step.
+        Raises ``ValueError`` when ``number`` is not the frame the worker must answer next: it is then out of step.
         """
         if not self._in_flight or self._in_flight[0].number != number:
             held = [ticket.number for ticket in self._in_flight]
@@ -127,7 +129,7 @@ class Pipeline:
         return self._queue[0].deadline_ns if self._queue else None
 
     def lost(self) -> Ticket | None:
-        """Forget the dead worker: return the frame it was working on, unless that left already; requeue what it had not begun."""
+        """Forget the dead worker and requeue what it had not begun; return its frame, unless that left already."""
         if not self._in_flight:
             return None
         victim, *untouched = self._in_flight
@@ -137,6 +139,7 @@ class Pipeline:
             if ticket.number in self._expired_in_flight:
                 self._free.append(ticket.slot)
             else:
+                ticket.dispatched_ns = 0  # it waits again: its time in the queue is not over
                 self._queue.appendleft(ticket)
         left_already = victim.number in self._expired_in_flight
         self._expired_in_flight.clear()

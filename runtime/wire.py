@@ -26,6 +26,7 @@ from runtime.header import (
     MAX_SIDE_PX,
     U64,
     Buffer,
+    clip_text,
     open_header,
     read_boolean,
     read_choice,
@@ -53,8 +54,9 @@ RESULT_SCHEMA = "edgead.result"
 class Receipt:
     """The host's answer to one frame message, sent to its camera.
 
-    ``accepted`` false: the message was refused for ``reason`` (a word of ``REFUSALS``) and became no inspection; session and frame_id are then
-    those of the message if they could be read, else 0. ``accepted`` true: the inspection ``seq`` with ``verdict`` and ``error`` is published.
+    ``accepted`` false: the message was refused for ``reason`` (a word of ``REFUSALS``) and became no inspection;
+    camera, session and frame_id are then those of the message if they could be read, else empty and 0. ``accepted``
+    true: the inspection ``seq`` with ``verdict`` and ``error`` is published. Anything else raises ``ValueError``.
     """
 
     camera: str
@@ -66,6 +68,16 @@ class Receipt:
     verdict: Verdict = Verdict.UNDEFINED
     error: ErrorWord = ErrorWord.NONE
 
+    def __post_init__(self) -> None:
+        """Refuse a receipt from which a camera could read a verdict that no inspection gave."""
+        undecided = self.verdict is Verdict.NOT_DECIDABLE
+        if not self.accepted and (self.verdict is not Verdict.UNDEFINED or not self.reason):
+            raise ValueError(f"a refusal has a reason and no verdict, found {self.reason!r} and {self.verdict!r}")
+        if self.accepted and (self.verdict is Verdict.UNDEFINED or self.reason):
+            raise ValueError(f"an accepted frame has a verdict and no reason, found {self.verdict!r}, {self.reason!r}")
+        if undecided is (self.error is ErrorWord.NONE):
+            raise ValueError(f"an error word goes with NotDecidable, found {self.error} with {self.verdict!r}")
+
 
 def result_topic(station: str, camera: str) -> bytes:
     """Return ``ead.v1.result.<station>.<camera>``."""
@@ -76,7 +88,10 @@ def result_topic(station: str, camera: str) -> bytes:
 
 
 def encode_frame(header: FrameHeader) -> list[bytes]:
-    """Return the first two parts of a frame message; the caller appends the pixels as the third, uncopied."""
+    """Return the first two parts of a frame message; the caller appends the pixels as the third, uncopied.
+
+    The fields are not checked: the host refuses a header that breaks the contract, and its receipt says why.
+    """
     fields: dict[str, Any] = {
         "camera": header.camera,
         "session": header.session,
@@ -111,14 +126,16 @@ def encode_receipt(receipt: Receipt) -> list[bytes]:
 
 
 def encode_result(inspection: Inspection) -> list[bytes]:
-    """Return the first two parts of a result message; the caller appends the map and then the preview where the header names them."""
+    """Return the first two parts of a result message; the caller appends the map and the preview it names.
+
+    ``error_detail`` is cut to what the field holds: an exception's text must not cost the inspection it explains.
+    """
     fields: dict[str, Any] = {name: getattr(inspection, name) for name in _RESULT_FIELDS}
+    fields["error_detail"] = clip_text(inspection.error_detail)
     fields["verdict"] = int(inspection.verdict)
     fields["error"] = inspection.error.value
     fields["error_code"] = inspection.error.code
-    fields["map"] = (
-        None if inspection.map is None else {name: getattr(inspection.map, name) for name in _MAP_FIELDS}
-    )
+    fields["map"] = None if inspection.map is None else {name: getattr(inspection.map, name) for name in _MAP_FIELDS}
     return [result_topic(inspection.station, inspection.camera), seal(RESULT_SCHEMA, fields)]
 
 
@@ -171,51 +188,64 @@ def decode_receipt(parts: Sequence[Buffer]) -> Receipt:
     if bytes(parts[0][: len(RECEIPT_TOPIC) + 1]) != RECEIPT_TOPIC:
         raise WireError("topic", f"expected {RECEIPT_TOPIC!r}, found {bytes(parts[0][:32])!r}")
     fields = open_header(parts[1], RECEIPT_SCHEMA)
-    return Receipt(
-        camera=read_text(fields, "camera", MAX_NAME_BYTES, default=""),
-        session=read_integer(fields, "session", 0, U64),
-        frame_id=read_integer(fields, "frame_id", 0, U64),
-        accepted=read_boolean(fields, "accepted"),
-        reason=read_text(fields, "reason", default=""),
-        seq=read_integer(fields, "seq", 0, U64),
-        verdict=Verdict(read_integer(fields, "verdict", 0, 3)),
-        error=ErrorWord(read_choice(fields, "error", ErrorWord)),
-    )
+    try:
+        return Receipt(
+            camera=read_text(fields, "camera", MAX_NAME_BYTES),
+            session=read_u64(fields, "session"),
+            frame_id=read_u64(fields, "frame_id"),
+            accepted=read_boolean(fields, "accepted"),
+            reason=read_text(fields, "reason"),
+            seq=read_u64(fields, "seq"),
+            verdict=Verdict(read_integer(fields, "verdict", 0, 3)),
+            error=ErrorWord(read_choice(fields, "error", ErrorWord)),
+        )
+    except ValueError as error:
+        raise WireError("field", str(error)) from error
 
 
 def decode_result(parts: Sequence[Buffer]) -> tuple[Inspection, memoryview | None, memoryview | None]:
     """Return inspection, map payload and preview payload of a result message; raises ``WireError`` only."""
     _expect_parts(parts, 2, 4)
     if bytes(parts[0][: len(RESULT_TOPIC_PREFIX)]) != RESULT_TOPIC_PREFIX:
-        raise WireError(
-            "topic", f"expected a topic under {RESULT_TOPIC_PREFIX!r}, found {bytes(parts[0][:32])!r}"
-        )
-    fields = open_header(parts[1], RESULT_SCHEMA)
-    values = {name: read(fields, name) for name, read in _RESULT_FIELDS.items()}
-    try:
-        inspection = Inspection(
-            **values,
-            verdict=Verdict(read_integer(fields, "verdict", 1, 3)),
-            error=ErrorWord(read_choice(fields, "error", ErrorWord)),
-            map=_map_info(fields),
-        )
-    except ValueError as error:
-        raise WireError("field", str(error)) from error
+        raise WireError("topic", f"expected a topic under {RESULT_TOPIC_PREFIX!r}, found {bytes(parts[0][:32])!r}")
+    inspection = _inspection(open_header(parts[1], RESULT_SCHEMA))
+    topic = result_topic(inspection.station, inspection.camera)
+    if bytes(parts[0][: len(topic) + 1]) != topic:
+        raise WireError("topic", f"expected {topic!r} as the header says, found {bytes(parts[0][:160])!r}")
     payloads = [memoryview(part) for part in parts[2:]]
     expected = (inspection.map is not None) + (inspection.preview is not None)
     if len(payloads) != expected:
-        raise WireError(
-            "parts", f"expected {expected} payload parts as the header says, found {len(payloads)}"
-        )
+        raise WireError("parts", f"expected {expected} payload parts as the header says, found {len(payloads)}")
     map_payload = payloads.pop(0) if inspection.map is not None else None
-    if inspection.map is not None and inspection.map.encoding == "raw" and map_payload is not None:
-        expected_bytes = inspection.map.height * inspection.map.width * 2
-        if map_payload.nbytes != expected_bytes:
-            raise WireError(
-                "payload_size",
-                f"expected a float16 map of {expected_bytes} bytes, found {map_payload.nbytes}",
-            )
+    if inspection.map is not None and map_payload is not None:
+        _check_map_size(inspection.map, map_payload)
     return inspection, map_payload, (payloads.pop(0) if payloads else None)
+
+
+def _inspection(fields: Mapping[str, Any]) -> Inspection:
+    values = {name: read(fields, name) for name, read in _RESULT_FIELDS.items()}
+    error = ErrorWord(read_choice(fields, "error", ErrorWord))
+    code = read_u64(fields, "error_code")
+    if code != error.code:
+        raise WireError("field", f"error_code: expected {error.code} for {error}, found {code}")
+    try:
+        return Inspection(
+            **values, verdict=Verdict(read_integer(fields, "verdict", 1, 3)), error=error, map=_map_info(fields)
+        )
+    except ValueError as refusal:
+        raise WireError("field", str(refusal)) from refusal
+
+
+def _check_map_size(info: MapInfo, payload: memoryview) -> None:
+    """Refuse a map payload of another size than ``info`` says: a PNG can announce gigabytes."""
+    if info.encoding == "raw":
+        expected_bytes = info.height * info.width * 2
+        if payload.nbytes != expected_bytes:
+            raise WireError("payload_size", f"expected a float16 map of {expected_bytes} bytes, found {payload.nbytes}")
+        return
+    start = _PNG_START + info.width.to_bytes(4, "big") + info.height.to_bytes(4, "big") + _PNG_GREY_16
+    if bytes(payload[: len(start)]) != start:
+        raise WireError("payload_size", f"expected a 16-bit grey PNG map of {info.height} x {info.width}")
 
 
 def _expect_parts(parts: Sequence[Buffer], least: int, most: int) -> None:
@@ -231,9 +261,7 @@ def _map_info(fields: Mapping[str, Any]) -> MapInfo | None:
         raise WireError("field", f"map: expected a map of fields, found {type(value).__name__}")
     encoding, dtype = read_text(value, "encoding"), read_text(value, "dtype")
     if (encoding, dtype) not in {("raw", "float16"), ("png16", "uint16")}:
-        raise WireError(
-            "field", f"map: expected raw float16 or png16 uint16, found {encoding[:20]} {dtype[:20]}"
-        )
+        raise WireError("field", f"map: expected raw float16 or png16 uint16, found {encoding[:20]} {dtype[:20]}")
     scale, offset = read_optional_float(value, "scale"), read_optional_float(value, "offset")
     return MapInfo(
         encoding=encoding,
@@ -247,7 +275,16 @@ def _map_info(fields: Mapping[str, Any]) -> MapInfo | None:
 
 _MAP_FIELDS = ("encoding", "dtype", "height", "width", "scale", "offset")
 
-#: Fields of a result header that map one to one onto ``Inspection``, with the function that reads each; the order is the wire order.
+#: A PNG file begins with its signature and the IHDR chunk: width, height, bit depth, colour type (PNG, section 11.2.2).
+_PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR"
+_PNG_GREY_16 = b"\x10\x00"
+
+
+def _read_frame_side(fields: Mapping[str, Any], name: str) -> int:
+    return read_integer(fields, name, 0, MAX_SIDE_PX)
+
+
+#: Fields of a result header that map one to one onto ``Inspection``, with the function that reads each; in wire order.
 _RESULT_FIELDS: dict[str, Callable[[Mapping[str, Any], str], Any]] = {
     "result_id": read_text,
     "seq": read_u64,
@@ -263,8 +300,8 @@ _RESULT_FIELDS: dict[str, Callable[[Mapping[str, Any], str], Any]] = {
     "detector": read_text,
     "detector_version": read_text,
     "template": read_text,
-    "frame_height": read_u64,
-    "frame_width": read_u64,
+    "frame_height": _read_frame_side,
+    "frame_width": _read_frame_side,
     "acquired_ns": read_u64,
     "received_ns": read_u64,
     "published_ns": read_u64,

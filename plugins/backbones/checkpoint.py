@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _DENSE = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 # What torch.load was seen to raise on cut, flipped and foreign files.
 _UNREADABLE = (
+    AssertionError,
     AttributeError,
     EOFError,
     LookupError,
@@ -32,6 +33,7 @@ _UNREADABLE = (
     ValueError,
     pickle.UnpicklingError,
     struct.error,
+    zipfile.BadZipFile,
 )
 # Not a tensor of the function, and older files do not have it.
 _COUNTER = "num_batches_tracked"

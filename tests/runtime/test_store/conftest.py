@@ -27,19 +27,19 @@ def _sample() -> ModuleType:
 
 @pytest.fixture(scope="session")
 def sample() -> ModuleType:
-    """The maker of small templates: ``sample.content(number)``, ``sample.put(store, number)``."""
+    """Return the maker of small templates: ``sample.content(number)``, ``sample.put(store, number)``."""
     return _sample()
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """An empty store."""
+    """Return an empty store."""
     return Store.create(tmp_path / "store")
 
 
 @pytest.fixture
 def abc(store: Store, sample: ModuleType) -> list[str]:
-    """Ids of three templates of one product and detector, the first one active."""
+    """Return the ids of three templates of one product and detector, the first one active."""
     digests = [sample.put(store, number).digest for number in range(3)]
     store.activate(digests[0], who="test")
     return digests

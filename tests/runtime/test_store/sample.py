@@ -26,9 +26,7 @@ def content(number: int, product: str = "cap", detector: str = "hetmm") -> dict:
         "capacity": 5,
         "valid": 3,
         "map_shape": (3, 4),
-        "thresholds": Thresholds(
-            image=0.5 + number, pixel=None, rule="conformal", target=0.01, bound=0.02, held_out=3
-        ),
+        "thresholds": Thresholds(image=0.5 + number, pixel=None, rule="conformal", target=0.01, bound=0.02, held_out=3),
         "held_out_scores": [0.1, 0.2, 1 / 3],
         "golden": [GoldenFrame(frame, rng.random((3, 4), np.float32), 0.25)],
         "references": [Reference(name="train/good/000.png", sha256="1" * 64)],

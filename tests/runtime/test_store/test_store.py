@@ -66,9 +66,7 @@ def test_other_thresholds_share_the_arrays(store, sample):
     """A changed threshold is another template with the same bank object, and names its parent."""
     old = sample.put(store, 1)
     cuts = Thresholds(image=9.0, pixel=1.0, rule="manual", target=None, bound=None, held_out=0)
-    new = store.put_manifest(
-        old.manifest.model_copy(update={"thresholds": cuts, "parent": old.digest}), who="test"
-    )
+    new = store.put_manifest(old.manifest.model_copy(update={"thresholds": cuts, "parent": old.digest}), who="test")
     assert new.digest != old.digest
     assert new.manifest.bank == old.manifest.bank
     assert store.template(new.digest).manifest.parent == old.digest

@@ -1,0 +1,203 @@
+"""HETMM: hard-normal example-aware template mutual matching (Chen et al., IJCV 2024, arXiv 2303.16191).
+
+Training-free. Every good frame becomes a sheet of unit feature vectors per layer; a frame is inspected by matching it against the sheets in
+both directions within small windows. This version keeps all sheets ("ALL" in the paper).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from edgead import ConfigError, Detector, DetectorContext, Frame, TemplateContent, TemplateError, hookimpl
+from plugins.backbones import WEIGHTS
+from plugins.hetmm.settings import HetmmSettings
+
+if TYPE_CHECKING:
+    import torch
+    from pydantic import BaseModel
+    from torch import Tensor, nn
+
+    from plugins.hetmm.graph import Features, Matching
+
+
+class Hetmm(Detector):
+    """The ``hetmm`` detector. Keeps the modules of the last settings it saw, which any frame shape shares; no image, no template."""
+
+    name = "hetmm"
+    version = "1"
+    settings_model = HetmmSettings
+
+    def __init__(self) -> None:
+        self._features: tuple[tuple[str, tuple[str, ...]], Features] | None = None
+        self._matching: tuple[HetmmSettings, Matching] | None = None
+
+    def calibrate(self, references: Sequence[Frame], settings: BaseModel, context: DetectorContext) -> TemplateContent:
+        """Extract every reference's sheets, choose what is "auto" from them; see ``Detector.calibrate``."""
+        import torch
+
+        from plugins.backbones import backbone_of
+        from plugins.hetmm.auto import choose
+        from plugins.hetmm.graph import feature_shapes
+
+        wanted = cast("HetmmSettings", settings)
+        if not references:
+            raise ConfigError("hetmm: expected at least one good frame, found none")
+        with torch.inference_mode():
+            sheets = self._sheets(wanted, references, context)
+            resolved, measured = choose(wanted, sheets, context.progress)
+            tensors = {name: sheet.numpy() for name, sheet in zip(_names(resolved), _stored(resolved, sheets), strict=True)}
+        backbone = backbone_of(resolved.backbone)
+        return TemplateContent(
+            settings=resolved.model_dump(mode="json"),
+            tensors=tensors,
+            capacity=len(references) + resolved.spare,
+            valid=len(references),
+            map_shape=(resolved.image_size, resolved.image_size),
+            weights={backbone.weights.name: _digest(backbone.weights)},
+            statistics={"feature_shapes": [list(shape) for shape in feature_shapes(resolved)], **measured},
+        )
+
+    def graph(self, content: TemplateContent, frame_shape: tuple[int, int, int]) -> nn.Module:
+        """Build the graph for one frame shape around the shared modules; see ``Detector.graph``."""
+        from plugins.hetmm.graph import HetmmGraph, Matching
+        from plugins.resize import Resize
+
+        settings = _settings(content)
+        self._check_weights(content, settings)
+        if self._matching is None or self._matching[0] != settings:
+            self._matching = (settings, Matching(settings).eval())
+        return HetmmGraph(Resize(frame_shape, settings.image_size), self._load(settings), self._matching[1])
+
+    def bank(self, content: TemplateContent) -> Mapping[str, Tensor]:
+        """Pack the sheets tile by tile as float32 unit vectors, spare room filled with copies of sheet 0 (never zeros)."""
+        import torch
+        from torch.nn import functional
+
+        from plugins.matching import pack
+
+        packed: dict[str, Tensor] = {}
+        for name in _names(_settings(content)):
+            sheets = torch.from_numpy(content.tensors[name]).to(torch.float32)
+            if sheets.shape[0] != content.valid:
+                raise TemplateError(f"hetmm: expected {content.valid} sheets in {name}, found {sheets.shape[0]}: calibrate again")
+            sheets = functional.normalize(sheets, dim=1, eps=1e-12)  # undo the rounding of a half-precision bank
+            spare = content.capacity - content.valid
+            packed[name] = pack(torch.cat([sheets, sheets[:1].expand(spare, -1, -1, -1)]) if spare else sheets)
+        return packed
+
+    def leave_out(
+        self, content: TemplateContent, bank: Mapping[str, Tensor], index: int
+    ) -> Mapping[str, Tensor] | None:
+        """Overwrite sheet ``index`` by a copy of another one, which a maximum cannot see; None for a bank of one sheet."""
+        from plugins.matching import TILE
+
+        if content.valid < 2:  # noqa: PLR2004 - nothing would be left
+            return None
+        # The spare room holds copies of sheet 0, which must go with it.
+        gone = [index, *range(content.valid, content.capacity)] if index == 0 else [index]
+        rest: dict[str, Tensor] = {}
+        for name, tiles in bank.items():
+            left = tiles.clone()
+            sheets = left.unflatten(1, (-1, TILE * TILE))
+            sheets[:, gone] = sheets[:, 1:2] if index == 0 else sheets[:, :1]
+            rest[name] = left
+        return rest
+
+    def extend(
+        self, content: TemplateContent, references: Sequence[Frame], context: DetectorContext
+    ) -> TemplateContent:
+        """Append the references' sheets (exact: the same tensors as a calibration with these settings on all of them)."""
+        import numpy as np
+        import torch
+
+        settings = _settings(content)
+        self._check_weights(content, settings)
+        with torch.inference_mode():
+            added = _stored(settings, self._sheets(settings, references, context))
+        tensors = {
+            name: np.concatenate([content.tensors[name], sheets.numpy()])
+            for name, sheets in zip(_names(settings), added, strict=True)
+        }
+        valid = content.valid + len(references)
+        return TemplateContent(
+            settings=content.settings,
+            tensors=tensors,
+            capacity=max(content.capacity, valid),
+            valid=valid,
+            map_shape=content.map_shape,
+            weights=content.weights,
+            statistics=content.statistics,
+        )
+
+    def _sheets(self, settings: HetmmSettings, references: Sequence[Frame], context: DetectorContext) -> list[Tensor]:
+        """Return per layer float32 [N, C, H, W] unit vectors on the CPU."""
+        import torch
+
+        from plugins.hetmm.graph import feature_shapes
+        from plugins.resize import Resize
+
+        features = self._load(settings).to(context.device)
+        sheets = [torch.empty((len(references), *shape)) for shape in feature_shapes(settings)]
+        for index, reference in enumerate(references):
+            image = reference.image if reference.image.ndim == 3 else reference.image[:, :, None]  # noqa: PLR2004 - grey
+            frames = torch.from_numpy(image)[None].to(context.device)
+            for layer, tap in zip(sheets, features(Resize(image.shape, settings.image_size)(frames)), strict=True):
+                layer[index] = tap[0].cpu()
+            context.progress(index + 1, len(references), "extracting references")
+        return sheets
+
+    def _load(self, settings: HetmmSettings) -> Features:
+        from plugins.hetmm.graph import Features
+
+        key = (settings.backbone, settings.layer_names)
+        if self._features is None or self._features[0] != key:
+            self._features = (key, Features(settings).eval())
+        return self._features[1]
+
+    def _check_weights(self, content: TemplateContent, settings: HetmmSettings) -> None:
+        """Refuse to match features of one network against a bank made with another."""
+        from plugins.backbones import backbone_of
+
+        weights = backbone_of(settings.backbone).weights
+        made_with, found = content.weights.get(weights.name), _digest(weights)
+        if made_with != found:
+            raise TemplateError(
+                f"hetmm: the template was made with {weights.name} weights {made_with}, this machine has {found}: calibrate again here"
+            )
+
+
+def _digest(weights: Any) -> str:
+    from edgead import digest_of_weights
+
+    return digest_of_weights(weights)
+
+
+def _settings(content: TemplateContent) -> HetmmSettings:
+    settings = HetmmSettings.model_validate(dict(content.settings))
+    if not settings.resolved:
+        raise TemplateError("hetmm: the template's settings are not resolved: calibrate again")
+    return settings
+
+
+def _names(settings: HetmmSettings) -> list[str]:
+    return [f"sheets.{layer}" for layer in settings.layer_names]
+
+
+def _stored(settings: HetmmSettings, sheets: list[Tensor]) -> list[torch.Tensor]:
+    import torch
+
+    return [sheet.to(getattr(torch, settings.bank_dtype)) for sheet in sheets]
+
+
+@hookimpl
+def edgead_register_detectors(register: Callable[[str, Callable[[], Detector]], None]) -> None:
+    """Bring ``hetmm``."""
+    register("hetmm", Hetmm)
+
+
+@hookimpl
+def edgead_register_weights(register: Callable[[Any], None]) -> None:
+    """Make the backbones' weight files known."""
+    for weights in WEIGHTS:
+        register(weights)

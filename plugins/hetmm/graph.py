@@ -1,0 +1,101 @@
+"""HETMM's one graph: uint8 frames and the bank in, anomaly map and image score out (specification, sections 2 to 7)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from plugins.backbones import backbone_of, load_backbone, normaliser
+from plugins.hetmm.settings import halves
+from plugins.matching import MutualMatch
+from plugins.resize import Resize
+from plugins.smoothing import NormalisedBlur
+
+if TYPE_CHECKING:
+    from plugins.hetmm.settings import HetmmSettings
+
+
+class Features(nn.Module):
+    """Resized frames to unit vectors: float32 [B, C, S, S] levels -> per layer [B, Cj, Hj, Wj], norm 1 over Cj (0 stays 0)."""
+
+    def __init__(self, settings: HetmmSettings) -> None:
+        super().__init__()
+        self.normalise = normaliser(settings.backbone)
+        self.backbone = load_backbone(settings.backbone, settings.layer_names)
+
+    def forward(self, planes: Tensor) -> tuple[Tensor, ...]:
+        """Extract; see the class."""
+        taps = self.backbone(self.normalise(planes))
+        return tuple(functional.normalize(tap, dim=1, eps=1e-12) for tap in taps)
+
+
+class Matching(nn.Module):
+    """Everything behind the features, the same for every frame shape: match, mix, sum, smooth, score."""
+
+    def __init__(self, settings: HetmmSettings) -> None:
+        super().__init__()
+        size = settings.image_size
+        self.size = size
+        shapes = feature_shapes(settings)
+        self.matches = nn.ModuleList(
+            MutualMatch(height, width, *halves(window))
+            for (_, height, width), window in zip(shapes, settings.windows, strict=True)  # type: ignore[arg-type]
+        )
+        self.shares = [share(settings, layer) for layer in range(len(shapes))]
+        self.blur = NormalisedBlur(size, size, settings.blur_sigma, settings.blur_kernel) if settings.blur_sigma else None
+        self.score_smoothed = settings.score == "smoothed_max"
+
+    def forward(self, taps: tuple[Tensor, ...], bank: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """Return (map [B, S, S], score [B]); see ``HetmmGraph``."""
+        total = torch.zeros((taps[0].shape[0], self.size, self.size), device=taps[0].device)
+        for tap, tiles, match, (ahead, back) in zip(taps, bank, self.matches, self.shares, strict=True):
+            a_forward, a_backward = match(tap, tiles)
+            mixed = ahead * a_forward + back * a_backward
+            total = total + functional.interpolate(
+                mixed.unsqueeze(1), size=(self.size, self.size), mode="bilinear", align_corners=True
+            ).squeeze(1)
+        smoothed = total if self.blur is None else self.blur(total)
+        scored = smoothed if self.score_smoothed else total
+        return smoothed, scored.flatten(1).amax(1)
+
+
+class HetmmGraph(nn.Module):
+    """Whole detector for frames of one shape. ``forward(frames, *bank)``: one packed bank tensor per layer (``plugins.matching.pack``).
+
+    Returns (map float32 [B, S, S], score float32 [B]), S = image_size. Map: sum over layers of weight x upsampled
+    (alpha a_F + (1 - alpha) a_B), smoothed; score: its largest value before (or after) smoothing. Only the resize depends on the frame shape;
+    ``features`` and ``matching`` are shared between graphs.
+    """
+
+    def __init__(self, resize: Resize, features: Features, matching: Matching) -> None:
+        super().__init__()
+        self.resize, self.features, self.matching = resize, features, matching
+
+    def forward(self, frames: Tensor, *bank: Tensor) -> tuple[Tensor, Tensor]:
+        """Inspect; see the class."""
+        result: tuple[Tensor, Tensor] = self.matching(self.features(self.resize(frames)), bank)
+        return result
+
+
+def share(settings: HetmmSettings, layer: int) -> tuple[float, float]:
+    """Return the factors of a_F and a_B in the sum for one layer; a direction that is off leaves everything to the other."""
+    alpha, weight = float(settings.alpha[layer]), float(settings.weight[layer])
+    ahead, back = halves(settings.windows[layer])  # type: ignore[arg-type]
+    if ahead is None:
+        alpha = 0.0
+    if back is None:
+        alpha = 1.0
+    return weight * alpha, weight * (1 - alpha)
+
+
+def feature_shapes(settings: HetmmSettings) -> list[tuple[int, int, int]]:
+    """Return (channels, height, width) of each matched layer's map."""
+    stages = backbone_of(settings.backbone).stages
+    shapes = []
+    for name in settings.layer_names:
+        side = -(-settings.image_size // stages[name].stride)
+        shapes.append((stages[name].channels, side, side))
+    return shapes
