@@ -1,12 +1,13 @@
 """References in, template out: the detector learns, held-out scores set the thresholds, golden frames keep the answer.
 
-Thresholds come from good parts only (``calibration.threshold``: split-conformal order statistic). The held-out scores are
-leave-one-out where the detector can leave a reference out of its bank, else the scores of every fifth reference, which the
-template then does not contain.
+Thresholds come from good parts only (``calibration.threshold``: split-conformal order statistic). The held-out scores
+are leave-one-out where the detector can leave a reference out of its bank, else the scores of every fifth reference (or
+fewer, when more are not wanted), which the template then does not contain.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from calibration.references import References
 from calibration.threshold import conformal_threshold
-from runtime.detector import Detector, DetectorContext, TemplateContent
+from runtime.detector import Detector, DetectorContext, DetectorResult, TemplateContent
 from runtime.engine import Engine
 from runtime.errors import ConfigError
 from runtime.manifest import DetectorIdentity, Reference, Thresholds
@@ -28,13 +29,17 @@ Progress = Callable[[int, int, str], None]
 #: Held-out frames by default: enough to promise 1 % false rejects (99), a little more.
 HELD_OUT = 120
 FALSE_REJECT = 0.01
-#: Golden frames: this many references as they are, and the same again with planted damage, so that both verdicts are kept.
+#: Golden frames: so many references as they are, and again with planted damage, so that both verdicts are kept.
 GOLDEN = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationOptions:
-    """How to calibrate. ``false_reject``: target share of good parts rejected, 0..1. ``held_out``: most frames scored for it."""
+    """How to calibrate.
+
+    ``false_reject``: target share of good parts rejected, 0..1. ``held_out``: most frames scored for it. ``device``,
+    ``threads`` and ``seed`` as in ``Engine`` and ``DetectorContext``.
+    """
 
     false_reject: float = FALSE_REJECT
     held_out: int = HELD_OUT
@@ -45,13 +50,21 @@ class CalibrationOptions:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Good frames the bank did not contain: per frame its name, image score, largest map value and map (float32 [h, w])."""
+    """Good frames the bank did not contain.
 
-    names: tuple[str, ...]
+    Per frame: itself (decoded when asked for), image score, largest map value and map (float32 [h, w]).
+    """
+
+    frames: References
     scores: tuple[float, ...]
     peaks: tuple[float, ...]
     maps: tuple[np.ndarray, ...]
     rule: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The frames' names."""
+        return tuple(sample.name for sample in self.frames.samples)
 
 
 @dataclass(frozen=True)
@@ -66,7 +79,7 @@ class Calibration:
 
 
 def resolve_settings(detector: Detector, given: dict[str, Any]) -> BaseModel:
-    """Return the detector's settings with ``given`` applied; ``ConfigError`` names every key or value that does not fit."""
+    """Return the detector's settings with ``given`` applied; ``ConfigError`` names every key that does not fit."""
     try:
         return detector.settings_model.model_validate(given)
     except ValidationError as error:
@@ -75,7 +88,9 @@ def resolve_settings(detector: Detector, given: dict[str, Any]) -> BaseModel:
         raise ConfigError(f"{detector.name} settings: {faults} (settings are: {known})") from error
 
 
-def learn(detector: Detector, references: References, settings: BaseModel, options: CalibrationOptions, progress: Progress) -> TemplateContent:
+def learn(
+    detector: Detector, references: References, settings: BaseModel, options: CalibrationOptions, progress: Progress
+) -> TemplateContent:
     """Let the detector learn from all ``references``."""
     context = DetectorContext(device=options.device, seed=options.seed, progress=progress)
     return detector.calibrate(references, settings, context)
@@ -89,10 +104,11 @@ def calibrate(
     engine = Engine(detector, content, device=options.device, threads=options.threads)
     held_out = _leave_one_out(engine, references, options, progress)
     if held_out is None:
-        held = range(0, len(references), 5) if len(references) > 1 else range(0)
-        content = learn(detector, references.without(held), settings, options, progress) if held else content
-        engine = Engine(detector, content, device=options.device, threads=options.threads)
-        held_out = _score(engine, [references[index] for index in held], "split", progress)
+        held = _held_back(len(references), options.held_out)
+        if held:
+            content = learn(detector, references.without(held), settings, options, progress)
+            engine = Engine(detector, content, device=options.device, threads=options.threads)
+        held_out = _split(engine, references.only(held), progress)
         references = references.without(held)
     return Calibration(content, _thresholds(held_out, options), held_out, _golden(engine, references), references)
 
@@ -124,34 +140,38 @@ def save(
 def _leave_one_out(
     engine: Engine, references: References, options: CalibrationOptions, progress: Progress
 ) -> HeldOut | None:
-    """Score references against the bank without themselves; None if the detector (or a single reference) does not allow it."""
+    """Score references against the bank without themselves; None if the detector, or a single one, forbids it."""
     indices = spread(len(references), options.held_out)
-    names, scores, maps = [], [], []
+    frames = references.only(indices)
+    results = []
     for done, index in enumerate(indices):
         rest = engine.detector.leave_out(engine.content, engine.bank, index)
         if rest is None:
             return None
-        frame = references[index]
-        result = engine.infer(frame.image, rest)
-        names.append(frame.name)
-        scores.append(result.score)
-        maps.append(result.anomaly_map)
+        results.append(engine.infer(frames[done].image, rest))
         progress(done + 1, len(indices), "scoring held-out frames")
-    return HeldOut(tuple(names), tuple(scores), tuple(float(each.max()) for each in maps), tuple(maps), "leave-one-out")
+    return _held_out(frames, results, "leave-one-out")
 
 
-def _score(engine: Engine, frames: Sequence[Any], rule: str, progress: Progress) -> HeldOut:
+def _held_back(count: int, most: int) -> list[int]:
+    """Return which of ``count`` references to hold back: every fifth, or fewer, so that at most ``most`` are scored."""
+    if count < 2 or most < 1:  # noqa: PLR2004 - the bank must keep one
+        return []
+    return list(range(0, count, max(5, math.ceil(count / most))))
+
+
+def _split(engine: Engine, frames: References, progress: Progress) -> HeldOut:
     results = []
-    for done, frame in enumerate(frames):
-        results.append(engine.infer(frame.image))
-        progress(done + 1, len(frames), "scoring held-out frames")
-    return HeldOut(
-        tuple(frame.name for frame in frames),
-        tuple(result.score for result in results),
-        tuple(float(result.anomaly_map.max()) for result in results),
-        tuple(result.anomaly_map for result in results),
-        rule,
-    )
+    for index in range(len(frames)):
+        results.append(engine.infer(frames[index].image))
+        progress(index + 1, len(frames), "scoring held-out frames")
+    return _held_out(frames, results, "split")
+
+
+def _held_out(frames: References, results: Sequence[DetectorResult], rule: str) -> HeldOut:
+    maps = tuple(result.anomaly_map for result in results)
+    scores = tuple(result.score for result in results)
+    return HeldOut(frames, scores, tuple(float(each.max()) for each in maps), maps, rule)
 
 
 def _thresholds(held_out: HeldOut, options: CalibrationOptions) -> Thresholds:

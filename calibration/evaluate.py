@@ -1,8 +1,9 @@
 """Scores a labelled test set and says how well good and bad are told apart, in the field's own measures.
 
-Definitions: image AUROC over test images; pixel AUROC, AP and PRO (8-connected regions, integrated to 30 % false positives) over the pixels
-of the test maps, with masks brought to the map's size (``calibration.masks``). Defective images without a mask, or with an empty
-one, say nothing about pixels and are left out of the pixel measures. Scores are raw: nothing is rescaled by the test set.
+Definitions: image AUROC over test images; pixel AUROC, AP and PRO (8-connected regions, integrated to 30 % false
+positives) over the pixels of the test maps, with masks brought to the map's size (``calibration.masks``). Defective
+images without a mask, or with an empty one, say nothing about pixels and are left out of the pixel measures. Scores are
+raw: nothing is rescaled by the test set.
 """
 
 from __future__ import annotations

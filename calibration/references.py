@@ -31,6 +31,10 @@ class References(Sequence[Frame]):
         sample = self.samples[index]
         return Frame(read_image(sample.path), sample.name)
 
+    def only(self, indices: Sequence[int]) -> References:
+        """Return the references at ``indices``, in that order."""
+        return References([self.samples[index] for index in indices])
+
     def without(self, indices: Sequence[int]) -> References:
         """Return the references but those at ``indices``."""
         gone = set(indices)
@@ -39,6 +43,4 @@ class References(Sequence[Frame]):
     @cached_property
     def digests(self) -> tuple[tuple[str, str], ...]:
         """(name, sha256 of the file) of every sample."""
-        return tuple(
-            (sample.name, hashlib.sha256(sample.path.read_bytes()).hexdigest()) for sample in self.samples
-        )
+        return tuple((sample.name, hashlib.sha256(sample.path.read_bytes()).hexdigest()) for sample in self.samples)

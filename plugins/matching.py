@@ -1,23 +1,26 @@
 """Windowed cosine matching of a query against a bank of templates, in both directions at once (HETMM's ATMM).
 
-Definition (specification section 5; q, t unit vectors per pixel; windows are clipped at the border, never padded), over all sheets t:
+Definition (specification section 5; q, t unit vectors per pixel; windows are clipped at the border, never padded), over
+all sheets t:
 
     forward  F(i) = max_t max_{|dy|,|dx| <= df} <q(i), t(i + delta)>      distance a_F = 1 - F
     backward B(i) = max_t max_{|dy|,|dx| <= db} <t(i), q(i + delta)>      distance a_B = 1 - B
 
-Both maxima start from -1. Every product the backward direction needs is one the forward direction has already: <t(j), q(j + e)> is the pair
-(query pixel j + e, template pixel j). So the products are computed once, template-stationary: the grid is cut into tiles of ``TILE`` x ``TILE``
-template pixels, each multiplied with the query pixels around it as one matrix product, and reduced over the sheets at once.
-Nothing of the bank is unfolded or copied.
+Both maxima start from -1. Every product the backward direction needs is one the forward direction has already:
+<t(j), q(j + e)> is the pair (query pixel j + e, template pixel j). So the products are computed once,
+template-stationary: the grid is cut into tiles of ``TILE`` x ``TILE`` template pixels, each multiplied with the query
+pixels around it as one matrix product, and reduced over the sheets at once. Nothing of the bank is unfolded or copied.
 """
 
 from __future__ import annotations
+
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-#: Side of a tile of template pixels. 4 wastes little of each product on the halo and keeps the scores of a chunk in cache.
+#: Side of a tile of template pixels: little of each product is wasted on the halo, and a chunk's scores stay in cache.
 TILE = 4
 #: Scores held at once, in numbers: 2 M float32 = 8 MB, about a core's share of the last-level cache.
 CHUNK_SCORES = 2_000_000
@@ -31,9 +34,10 @@ def padded(side: int) -> int:
 
 
 def pack(sheets: Tensor) -> Tensor:
-    """Lay a bank out tile by tile: [T, C, H, W] unit vectors -> [tiles, T * TILE^2, C], H and W padded to whole tiles with zeros.
+    """Lay a bank out tile by tile: [T, C, H, W] unit vectors -> [tiles, T * TILE^2, C].
 
-    A permutation of the bank: row t * TILE^2 + y * TILE + x of a tile is the vector of sheet t at (y, x) of that tile.
+    H and W are padded to whole tiles with zeros, which are cut off again. Otherwise a permutation of the bank: row
+    t * TILE^2 + y * TILE + x of a tile is the vector of sheet t at (y, x) of that tile.
     """
     count, channels, height, width = sheets.shape
     rows, columns = padded(height) // TILE, padded(width) // TILE
@@ -45,9 +49,10 @@ def pack(sheets: Tensor) -> Tensor:
 class MutualMatch(nn.Module):
     """ATMM distances of one layer for feature maps of a fixed size.
 
-    ``forward_half`` and ``backward_half`` are the window half-widths df and db in feature pixels (window side 2d + 1), or None where a direction
-    is off. Call with query [B, C, H, W] (unit vectors over C, float32) and the packed bank [tiles, T * TILE^2, C]; returns (a_F, a_B), each
-    float32 [B, H, W] in 0..2; a direction that is off gives zeros.
+    ``forward_half`` and ``backward_half`` are the window half-widths df and db in feature pixels (window side 2d + 1),
+    or None where a direction is off. Call with query [B, C, H, W] (unit vectors over C, float32) and the packed bank
+    [tiles, T * TILE^2, C]; returns (a_F, a_B), each float32 [B, H, W] in 0..2 (a rounding error below 0 is possible); a
+    direction that is off gives zeros. Raises ``ValueError`` when both are off.
     """
 
     halo_index: Tensor
@@ -59,18 +64,18 @@ class MutualMatch(nn.Module):
             raise ValueError("at least one direction must be on")
         self.height, self.width = height, width
         self.forward_half, self.backward_half = forward_half, backward_half
-        self.half = max(forward_half or 0, backward_half or 0)
-        self.halo = TILE + 2 * self.half
+        self.reach = max(forward_half or 0, backward_half or 0)
+        self.halo = TILE + 2 * self.reach
         self.rows, self.columns = padded(height) // TILE, padded(width) // TILE
         index, outside = self._halo()
         self.register_buffer("halo_index", index, persistent=False)
         self.register_buffer("outside", outside, persistent=False)
 
     def _halo(self) -> tuple[Tensor, Tensor]:
-        """Return, per tile, the flat indices of the query pixels around it (clamped to the image) and 0 or _OUTSIDE for each."""
+        """Return, per tile, the query pixels around it as flat indices clamped to the image, and 0 or _OUTSIDE each."""
 
         def axis(tiles: int, side: int) -> tuple[Tensor, Tensor]:
-            at = torch.arange(tiles)[:, None] * TILE + torch.arange(self.halo)[None] - self.half
+            at = torch.arange(tiles)[:, None] * TILE + torch.arange(self.halo)[None] - self.reach
             return at.clamp(0, side - 1), (at < 0) | (at >= side)
 
         (y, y_out), (x, x_out) = axis(self.rows, self.height), axis(self.columns, self.width)
@@ -85,38 +90,39 @@ class MutualMatch(nn.Module):
         return self.distances(self.band(query, bank))
 
     def band(self, query: Tensor, bank: Tensor) -> Tensor:
-        """Return R [B, H, W, w, w], w = 2 half + 1: at template pixel j and offset a the best cosine over all sheets with query pixel j + a - half."""
+        """Return R [B, H, W, w, w], w = 2 reach + 1: the best cosine over all sheets for each pair within reach.
+
+        R[b, j, a] belongs to template pixel j and query pixel j + a - reach; pairs outside the image are below -1.
+        """
         batch = query.shape[0]
         pixels = query.permute(0, 2, 3, 1).reshape(batch, self.height * self.width, -1)
         sheets = bank.shape[1] // (TILE * TILE)
         per_tile = bank.shape[1] * batch * self.halo * self.halo
         chunk = max(1, CHUNK_SCORES // per_tile)
         group = min(sheets, max(1, CHUNK_SCORES // (per_tile // sheets)))
-        best = torch.cat(
-            [self._best(pixels, bank[k : k + chunk], self.halo_index[k : k + chunk], group) for k in range(0, bank.shape[0], chunk)]
-        )
-        return self._band_of(best + self.outside, batch)
+        best = [
+            self._best(pixels, bank[first : first + chunk], self.halo_index[first : first + chunk], group)
+            for first in range(0, bank.shape[0], chunk)
+        ]
+        return self._band_of(torch.cat(best) + self.outside, batch)
 
     def _best(self, pixels: Tensor, tiles: Tensor, index: Tensor, group: int) -> Tensor:
         """Return the best cosine over sheets for a few tiles: [n, TILE^2, B, halo, halo]."""
         batch, _, channels = pixels.shape
         count = tiles.shape[0]
         around = pixels[:, index].permute(1, 3, 0, 2).reshape(count, channels, batch * self.halo * self.halo)
-        best: Tensor | None = None
         rows = group * TILE * TILE
+        tops = []
         for start in range(0, tiles.shape[1], rows):
             scores = torch.bmm(tiles[:, start : start + rows].to(around.dtype), around)
-            top = scores.reshape(count, -1, TILE * TILE, scores.shape[-1]).amax(1)
-            best = top if best is None else torch.maximum(best, top)
-        assert best is not None
+            tops.append(scores.reshape(count, -1, TILE * TILE, scores.shape[-1]).amax(1))
+        best = reduce(torch.maximum, tops)
         return best.reshape(count, TILE * TILE, batch, self.halo, self.halo)
 
     def _band_of(self, best: Tensor, batch: int) -> Tensor:
         """Cut each template pixel's window out of its tile's halo and put the tiles back into the image."""
-        window = 2 * self.half + 1
-        cuts = [
-            best[:, y * TILE + x, :, y : y + window, x : x + window] for y in range(TILE) for x in range(TILE)
-        ]
+        window = 2 * self.reach + 1
+        cuts = [best[:, y * TILE + x, :, y : y + window, x : x + window] for y in range(TILE) for x in range(TILE)]
         band = torch.stack(cuts, 1).reshape(self.rows, self.columns, TILE, TILE, batch, window, window)
         band = band.permute(4, 0, 2, 1, 3, 5, 6).reshape(batch, self.rows * TILE, self.columns * TILE, window, window)
         return band[:, : self.height, : self.width]
@@ -137,14 +143,13 @@ def backward_of(band: Tensor, half: int) -> Tensor:
 
 
 def forward_of(band: Tensor, half: int) -> Tensor:
-    """Return F [B, H, W] for half-width ``half``: query pixel i sees template pixel j = i - (a - half_of_band) at offset a."""
+    """Return F [B, H, W] for half-width ``half``: query pixel i meets template pixel i - e at offset e of its band."""
     centre = band.shape[-1] // 2
     height, width = band.shape[1:3]
     padding = functional.pad(band, (0, 0, 0, 0, half, half, half, half), value=_OUTSIDE)
-    best: Tensor | None = None
-    for dy in range(-half, half + 1):
-        for dx in range(-half, half + 1):
-            shifted = padding[:, half - dy : half - dy + height, half - dx : half - dx + width, centre + dy, centre + dx]
-            best = shifted if best is None else torch.maximum(best, shifted)
-    assert best is not None
-    return best
+    shifted = [
+        padding[:, half - dy : half - dy + height, half - dx : half - dx + width, centre + dy, centre + dx]
+        for dy in range(-half, half + 1)
+        for dx in range(-half, half + 1)
+    ]
+    return reduce(torch.maximum, shifted)

@@ -1,4 +1,4 @@
-"""Antialiased bilinear resize to the detector's size, inside the graph: what Pillow's ``Image.resize(BILINEAR)`` does."""
+"""Antialiased bilinear resize to the detector's size, inside the graph: what Pillow's ``resize(BILINEAR)`` does."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from torch.nn import functional
 class Resize(nn.Module):
     """uint8 frames [B, H, W, C], C = 1 or 3, 0..255 -> float32 [B, C, size, size] of whole levels 0..255.
 
-    Aspect ratio is not kept. The result is rounded to whole grey levels as an 8-bit resize would be, so that a frame resized beforehand and
-    one resized here give the same features. Within one level of Pillow (HETMM specification, section 2 item 2).
+    Aspect ratio is not kept. The result is rounded to whole grey levels as an 8-bit resize would be, so that a frame
+    resized beforehand and one resized here give the same features. Within one level of Pillow (HETMM specification,
+    section 2 item 2).
     """
 
     def __init__(self, frame_shape: tuple[int, int, int], size: int) -> None:

@@ -8,9 +8,10 @@ from torch.nn import functional
 
 
 class NormalisedBlur(nn.Module):
-    """Separable Gaussian, kernel ``size`` x ``size`` (odd), divided by the blurred all-ones image: a constant map stays constant.
+    """Separable Gaussian divided by the blurred all-ones image, so that a constant map stays constant.
 
-    [B, H, W] -> [B, H, W] float32 (HETMM specification, section 7: ``blur_norm``).
+    Kernel ``size`` x ``size`` (odd), ``sigma`` in pixels. [B, H, W] -> [B, H, W] float32 (HETMM specification,
+    section 7: ``blur_norm``). Raises ``ValueError`` for an even size.
     """
 
     kernel: Tensor
@@ -21,7 +22,7 @@ class NormalisedBlur(nn.Module):
         if size % 2 == 0:
             raise ValueError(f"expected an odd kernel size, found {size}")
         kernel = gaussian(sigma, size)
-        self.half = size // 2
+        self.reach = size // 2
         self.register_buffer("kernel", kernel, persistent=False)
         self.register_buffer("weight", self._blurred(torch.ones(1, height, width)), persistent=False)
 
@@ -32,8 +33,8 @@ class NormalisedBlur(nn.Module):
     def _blurred(self, maps: Tensor) -> Tensor:
         column = self.kernel.reshape(1, 1, -1, 1)
         row = self.kernel.reshape(1, 1, 1, -1)
-        planes = functional.conv2d(maps.unsqueeze(1), column, padding=(self.half, 0))
-        return functional.conv2d(planes, row, padding=(0, self.half)).squeeze(1)
+        planes = functional.conv2d(maps.unsqueeze(1), column, padding=(self.reach, 0))
+        return functional.conv2d(planes, row, padding=(0, self.reach)).squeeze(1)
 
 
 def gaussian(sigma: float, size: int) -> Tensor:

@@ -12,13 +12,13 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import zmq
 
 from runtime.errors import StationError
 from runtime.frame import Clock, FrameHeader, PixelFormat
-from runtime.inspection import Verdict
 from runtime.sources import Acquired
 from runtime.wire import Receipt, decode_receipt, encode_frame
 
@@ -39,6 +39,15 @@ class CameraCount:
     def answered(self) -> int:
         """Frames with a receipt, accepted or refused."""
         return self.verdicts.total() + self.refused.total()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the figures `edgead camera --json` ends with."""
+        return {
+            "sent": self.sent,
+            "answered": self.answered,
+            "verdicts": dict(self.verdicts),
+            "refused": dict(self.refused),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,8 +152,3 @@ def replay(
         return client.count
     finally:
         client.close()
-
-
-def all_decided(count: CameraCount) -> bool:
-    """Tell whether every frame was accepted and none came back NotDecidable."""
-    return not count.refused and not count.verdicts[Verdict.NOT_DECIDABLE.label]

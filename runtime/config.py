@@ -11,12 +11,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from runtime.header import MAX_PAYLOAD_BYTES, is_name
 from runtime.yamlfile import load_yaml
 
-_ADDRESS = re.compile(r"(tcp://(\*|[A-Za-z0-9.:\[\]_-]+):\d{1,5}|ipc://.+)")
+_ADDRESS = re.compile(r"tcp://(\*|[A-Za-z0-9.:\[\]_-]+):(?P<port>\d{1,5})|ipc://.+")
+MAX_PORT = 65535
 _SLUG = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
 
 
 def _address(text: str) -> str:
-    if not _ADDRESS.fullmatch(text):
+    found = _ADDRESS.fullmatch(text)
+    if found is None or not 0 < int(found["port"] or 1) <= MAX_PORT:
         raise ValueError("expected a ZeroMQ address such as tcp://127.0.0.1:5601 or ipc:///run/edgead/frames")
     return text
 
@@ -33,7 +35,8 @@ Slug = Annotated[str, Field(pattern=_SLUG)]
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    # strict: `preview: NO` is text in YAML 1.2 and must be refused, not taken for false; nor is "5" a number.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
 
 class Camera(_Model):
@@ -44,7 +47,8 @@ class Camera(_Model):
     detector: Slug = "hetmm"
     """Detector; its template for the product must be active in the store."""
     deadline_ms: Annotated[int, Field(ge=1, le=600_000)] = 1000
-    """Longest time from a frame's arrival to its inspection; later is NotDecidable. Set it below the time to the reject gate."""
+    """Longest time from a frame's arrival to its inspection; later is NotDecidable.
+    Set it below the time to the reject gate."""
     queue: Annotated[int, Field(ge=1, le=256)] = 8
     """Frames that may wait for the detector; one more is answered at once: NotDecidable, overload."""
 
@@ -68,7 +72,7 @@ class Results(_Model):
     map: Literal["raw", "png16", "none"] = "raw"
     """Anomaly map as little-endian float16 (raw), as 16-bit PNG, or not at all."""
     preview: bool = False
-    """Add a JPEG of the frame, at most 640 pixels wide, to every result: for displays, not for measuring."""
+    """Add a JPEG of the frame, longer side at most 640 pixels, to every result: for displays, not for measuring."""
 
 
 class Station(_Model):
@@ -78,7 +82,7 @@ class Station(_Model):
     """Format of this file."""
     station: Name
     """Name of the station: part of every result's topic."""
-    store: Path = Path("store")
+    store: Annotated[Path, Field(strict=False)] = Path("store")
     """Template store, relative to this file."""
     frames: Address = "tcp://127.0.0.1:5601"
     """Where cameras connect (ROUTER; cameras are DEALER)."""
@@ -104,7 +108,10 @@ class Station(_Model):
 
 
 def load_station(path: Path) -> Station:
-    """Return the checked station file, its store path made absolute against the file's folder; ``ConfigError`` names lines."""
+    """Return the checked station file, its store path made absolute against the file's folder.
+
+    Raises ``ConfigError`` naming file, line and key of every fault.
+    """
     station = load_yaml(path, Station)
     return station.model_copy(update={"store": (path.parent / station.store).resolve()})
 

@@ -23,8 +23,9 @@ def _silent(_done: int, _total: int, _what: str) -> None:
 class DetectorContext:
     """What the caller lends a detector while it calibrates or extends.
 
-    ``progress(done, total, what)`` may be called as often as liked. ``device`` is a torch device string. ``seed`` fixes every
-    random choice: the same references, settings and seed give the same template, bit for bit, on one machine's CPU.
+    ``progress(done, total, what)`` may be called as often as liked. ``device`` is a torch device string. ``seed`` fixes
+    every random choice: the same references, settings and seed give the same template, bit for bit, on one machine's
+    CPU.
     """
 
     device: str = "cpu"
@@ -37,7 +38,7 @@ class TemplateContent:
     """What a detector learnt from its references; the store adds thresholds, golden frames and provenance.
 
     ``settings``: JSON object, the resolved settings the graph is built from.
-    ``tensors``: name -> array (float32, float16, uint8, int16, int32 or bool), everything the graph needs that was learnt.
+    ``tensors``: name -> array (float32, float16, uint8, int16, int32 or bool), all the graph needs that was learnt.
     ``capacity`` and ``valid``: room for and number of inserted references (see ``Detector.bank``).
     ``map_shape``: (height, width) of the anomaly map.
     ``weights``: backbone weight files used, name -> sha256. ``statistics``: JSON object for the report.
@@ -54,17 +55,17 @@ class TemplateContent:
 
 @dataclass(frozen=True)
 class DetectorResult:
-    """One frame's answer: ``anomaly_map`` float32 [h, w], higher = more anomalous, not thresholded; ``score`` the image score."""
+    """One frame's answer: the image score, and the anomaly map, float32 [h, w], higher = more anomalous, uncut."""
 
     anomaly_map: np.ndarray
     score: float
 
 
 class Detector(ABC):
-    """One way to find anomalies. Subclass it, register it with ``edgead_register_detectors``; see docs/detector-plugin.md.
+    """One way to find anomalies: subclass, register with ``edgead_register_detectors``; see docs/detector-plugin.md.
 
-    A detector object holds no state of "the current image" and no template: everything comes in as an argument. Raise an
-    ``EdgeadError`` with a sentence the user can act on; anything else is reported as this plugin's fault.
+    A detector object holds no state of "the current image" and no template: everything comes in as an argument. Raise
+    an ``EdgeadError`` with a sentence the user can act on; anything else is reported as this plugin's fault.
     """
 
     #: Name in station files and on the command line, a slug such as ``hetmm``.
@@ -75,13 +76,11 @@ class Detector(ABC):
     settings_model: ClassVar[type[BaseModel]]
 
     @abstractmethod
-    def calibrate(
-        self, references: Sequence[Frame], settings: BaseModel, context: DetectorContext
-    ) -> TemplateContent:
+    def calibrate(self, references: Sequence[Frame], settings: BaseModel, context: DetectorContext) -> TemplateContent:
         """Learn from good frames (lazily decoded: ``references[i]`` reads the file).
 
-        ``settings`` is an instance of ``settings_model``; the content returned carries its resolved values. Sizes may differ
-        between frames. Must not depend on anything but its arguments.
+        ``settings`` is an instance of ``settings_model``; the content returned carries its resolved values. Sizes may
+        differ between frames. Must not depend on anything but its arguments.
         """
 
     @abstractmethod
@@ -89,8 +88,9 @@ class Detector(ABC):
         """Return the module that inspects frames of one shape (H, W, C), C = 1 (grey) or 3 (RGB).
 
         ``forward(frames, *bank)``: frames uint8 [B, H, W, C], bank the tensors of ``bank(content)`` in order. Returns
-        (anomaly_map float32 [B, h, w], score float32 [B]). Static shapes, no Python control flow on data: ``torch.export``
-        (strict) must take it whole. Building a graph for another frame shape must be cheap (share the backbone).
+        (anomaly_map float32 [B, h, w], score float32 [B]). Static shapes, no Python control flow on data:
+        ``torch.export`` (strict) must take it whole. Building a graph for another frame shape must be cheap (share the
+        backbone).
         """
 
     @abstractmethod

@@ -1,7 +1,7 @@
 """Runs a detector's graph on one frame after another: uint8 image in, checked map and score out.
 
-The offline evaluation and the worker use this same call, so a score on the line is the score of the evaluation. Only the ``eager``
-backend exists so far; it is the reference that compiled ones will be compared with.
+The offline evaluation and the worker use this same call, so a score on the line is the score of the evaluation. Only
+the ``eager`` backend exists so far; it is the reference that compiled ones will be compared with.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Engine:
         with torch.inference_mode():
             # from_numpy shares memory: the frame goes from the slot into the graph uncopied.
             batch = torch.from_numpy(frame).unsqueeze(0).to(self.device)
-            anomaly_map, score = graph(batch, *(bank or self._bank).values())
+            anomaly_map, score = graph(batch, *(self._bank if bank is None else bank).values())
             return self._checked(anomaly_map, score)
 
     def _graph(self, shape: tuple[int, ...]) -> torch.nn.Module:
@@ -72,15 +72,19 @@ class Engine:
         expected = (1, *self.content.map_shape)
         if tuple(getattr(anomaly_map, "shape", ())) != expected or tuple(getattr(score, "shape", ())) != (1,):
             found = f"{tuple(getattr(anomaly_map, 'shape', ()))} and {tuple(getattr(score, 'shape', ()))}"
-            raise ResultError(self.detector.name, f"expected a map of shape {expected} and a score of (1,), found {found}")
+            raise ResultError(
+                self.detector.name, f"expected a map of shape {expected} and a score of (1,), found {found}"
+            )
         result = DetectorResult(anomaly_map[0].float().cpu().numpy(), float(score[0]))
         if not (np.isfinite(result.score) and np.isfinite(result.anomaly_map).all()):
             raise ResultError(self.detector.name, f"score {result.score} or a map value is not finite")
         return result
 
 
-def export(detector: Detector, content: TemplateContent, frame_shape: tuple[int, int, int]) -> torch.export.ExportedProgram:
-    """Capture the detector's whole graph for one frame shape (H, W, C) with ``torch.export``, strict, batch 1, bank as inputs."""
+def export(
+    detector: Detector, content: TemplateContent, frame_shape: tuple[int, int, int]
+) -> torch.export.ExportedProgram:
+    """Capture the detector's whole graph for one frame shape (H, W, C): strict, batch 1, bank tensors as inputs."""
     graph = detector.graph(content, frame_shape).eval()
     example = torch.zeros((1, *frame_shape), dtype=torch.uint8)
     with torch.no_grad():
@@ -96,6 +100,7 @@ def _device(name: str) -> torch.device:
     device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
-            f"expected a CUDA device for {name!r}, found none: set worker.device to cpu, or install the driver and a CUDA build of torch"
+            f"expected a CUDA device for {name!r}, found none: set worker.device to cpu, "
+            "or install the driver and a CUDA build of torch"
         )
     return device

@@ -25,7 +25,7 @@ MAX_HEADER_BYTES = 8 * 1024
 #: The smallest header part: an empty map is one byte, its checksum four.
 MIN_HEADER_BYTES = 5
 #: Most elements of any array or map inside a header. The unpacker reserves room for as many as are announced, at every
-#: level of nesting: without this limit 3 KB of nested array heads make it reserve 60 MB before it refuses them.
+#: level of nesting: without this limit 3 KB of nested array heads make it reserve more than 60 MB before it gives up.
 MAX_ELEMENTS = 256
 #: 16384 x 16384 is beyond any area sensor on the market; line-scan frames are shorter.
 MAX_SIDE_PX = 16384

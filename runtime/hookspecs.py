@@ -1,7 +1,7 @@
 """What a plugin may tell edgead, and when it is asked. This file imports nothing of edgead at run time.
 
-A plugin is a module (or object) named by an entry point in group ``edgead``. It registers factories by hook; the work itself is
-method calls on the objects the factories make, so one broken plugin cannot silence the rest.
+A plugin is a module (or object) named by an entry point in group ``edgead``. It registers factories by hook; the work
+itself is method calls on the objects the factories make, so one broken plugin cannot silence the rest.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ ENTRY_POINT_GROUP = "edgead"
 def edgead_register_detectors(register: Callable[[str, Callable[[], Detector]], None]) -> None:
     """Call ``register(name, factory)`` once for each detector the plugin brings.
 
-    Called once per process that loads plugins (commands, detector workers; never the host). ``factory`` is called when the detector is
-    wanted and must be cheap: heavy imports belong inside the detector's methods. A name that is already taken stops start-up with
-    both distributions named. Raising marks this plugin as broken and leaves the others alone.
+    Called once per process that loads plugins (commands, detector workers; never the host). ``factory`` is called when
+    the detector is wanted and must be cheap: heavy imports belong inside the detector's methods. A name that is already
+    taken stops start-up with both distributions named. Raising marks this plugin as broken and leaves the others alone.
     """
 
 
@@ -37,6 +37,6 @@ def edgead_register_detectors(register: Callable[[str, Callable[[], Detector]], 
 def edgead_register_weights(register: Callable[[WeightFile], None]) -> None:
     """Call ``register(weight_file)`` once for each weight file the plugin's detectors may ask for.
 
-    Called with the detectors' hook; makes the file known to ``edgead weights list|add|fetch``. The same record registered twice is one
-    entry; two different records of one name stop start-up.
+    Called with the detectors' hook; makes the file known to ``edgead weights list|add|fetch``. The same record
+    registered twice is one entry; two different records of one name stop start-up. Raising marks this plugin as broken.
     """

@@ -156,7 +156,7 @@ class Host:
 
     def _timeout_ms(self) -> float:
         """Time until the next deadline or restart, in milliseconds, rounded up; at most one second."""
-        due = [time for lane in self.lanes.values() if (time := lane.next_due_ns()) is not None]
+        due = [at for lane in self.lanes.values() if (at := lane.next_due_ns()) is not None]
         if not due:
             return 1000
         return min(1000, max(0, -(-(min(due) - time.monotonic_ns()) // 1_000_000)))

@@ -127,7 +127,7 @@ class Inspection:
                 raise ValueError(f"expected a finite {name} or none, found {value}")
         if self.verdict is Verdict.NOT_DECIDABLE:
             if self.error is ErrorWord.NONE:
-                raise ValueError("a NotDecidable inspection names its error word")
+                raise ValueError("a NotDecidable inspection names its error word, found none")
             return
         if self.error is not ErrorWord.NONE:
             raise ValueError(f"a decided inspection has no error word, found {self.error}")

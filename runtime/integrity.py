@@ -173,7 +173,9 @@ def _check_log(objects: Objects, refs: Refs, path: Path) -> Iterator[Problem]:
     except TemplateError:
         return  # _check_active has it
     if log.moves and digest not in {log.moves[-1].old, log.moves[-1].new}:
-        yield _problem(objects, active, f"expected what the log says, {log.moves[-1].new}, found {digest}; activate one")
+        yield _problem(
+            objects, active, f"expected what the log says, {log.moves[-1].new}, found {digest}; activate one"
+        )
 
 
 def _reads(path: Path) -> bytes | None:

@@ -1,7 +1,7 @@
 """The line between host and worker: small msgpack records over a Unix packet socket.
 
-One packet is one record, so nothing needs framing, and a worker's death is an end-of-file on the host's side at once, whatever
-killed it. Pixels and maps travel in the slots (``runtime.slots``), never here.
+One packet is one record, so nothing needs framing, and a worker's death is an end-of-file on the host's side at once,
+whatever killed it. Pixels and maps travel in the slots (``runtime.slots``), never here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MAX_RECORD_BYTES = 64 * 1024
 
 
 class Link:
-    """One end of the line. ``receive`` returns None when there is nothing, raises ``EOFError`` when the other side is gone."""
+    """One end of the line. ``receive``: None when there is nothing, ``EOFError`` when the other side is gone."""
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
@@ -48,7 +48,10 @@ class Link:
             raise EOFError(f"the other end does not take records: {error}") from error
 
     def receive(self) -> dict[str, Any] | None:
-        """Return the next record, None if a non-blocking end has none; a record that is not a map is the worker's fault."""
+        """Return the next record, or None if a non-blocking end has none.
+
+        Raises ``EOFError`` when the other side is gone, ``StationError`` for a packet that is not a record.
+        """
         try:
             packet = self._socket.recv(MAX_RECORD_BYTES)
         except BlockingIOError:

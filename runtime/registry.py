@@ -1,24 +1,30 @@
 """Finds plugins, built-in and installed, and knows which detector and weight file came from which.
 
-A broken plugin never stops the others: it is listed with its error. Two plugins claiming one name do stop start-up, because a
-station must not run a detector other than the one its file names.
+A broken plugin never stops the others: it is listed with its error. Two plugins claiming one name do stop start-up,
+because a station must not run a detector other than the one its file names.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 import pluggy
+from pydantic import BaseModel
 
 from runtime import hookspecs
 from runtime.detector import Detector
 from runtime.errors import ConfigError, PluginError
 from runtime.weights import WeightFile
+
+#: What a detector may be called: it becomes a file name in the store and a word in station files.
+_SLUG = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,10 @@ class Registry:
     _weight_owner: dict[str, str] = field(default_factory=dict)
 
     def detector(self, name: str) -> Detector:
-        """Make the detector ``name``; ``ConfigError`` lists what there is, ``PluginError`` tells what its factory did wrong."""
+        """Make the detector ``name``.
+
+        Raises ``ConfigError`` listing what there is, or ``PluginError`` telling what the factory did wrong.
+        """
         registered = self.detectors.get(name)
         if registered is None:
             known = ", ".join(sorted(self.detectors)) or "none"
@@ -63,6 +72,16 @@ class Registry:
         _check_contract(registered, detector)
         return detector
 
+    def describe(self, name: str) -> dict[str, Any]:
+        """Return what `edgead plugins` lists about a detector; makes it once to learn its version."""
+        registered = self.detectors[name]
+        record = {"name": name, "distribution": registered.distribution, "plugin": registered.plugin}
+        try:
+            detector = self.detector(name)
+        except PluginError as error:
+            return record | {"version": None, "settings": [], "error": str(error)}
+        return record | {"version": detector.version, "settings": list(detector.settings_model.model_fields)}
+
 
 def load_plugins(builtins: Iterable[str], *, entry_points: bool = True) -> Registry:
     """Load the built-in plugin modules and every entry point in group ``edgead``, and let each register.
@@ -73,7 +92,7 @@ def load_plugins(builtins: Iterable[str], *, entry_points: bool = True) -> Regis
     manager = pluggy.PluginManager("edgead")
     manager.add_hookspecs(hookspecs)
     for dotted in builtins:
-        _load(manager, registry, dotted, "edgead (built in)", lambda dotted=dotted: importlib.import_module(dotted))
+        _load(manager, registry, dotted, "edgead (built in)", partial(importlib.import_module, dotted))
     if entry_points:
         found = importlib.metadata.entry_points(group=hookspecs.ENTRY_POINT_GROUP)
         for entry in sorted(found, key=lambda e: (e.dist.name if e.dist else "", e.name)):
@@ -97,7 +116,8 @@ def _load(
         _call_hooks(manager, registry, plugin, name, distribution)
     except _CollisionError as collision:
         raise PluginError(name, str(collision)) from None
-    except Exception as error:  # a stranger's import or hook may raise anything: recorded, shown by `edgead plugins`
+    # A stranger's import or hook may raise anything, even SystemExit: recorded, shown by `edgead plugins`.
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the guard that keeps one plugin from silencing the rest
         registry.broken.append(BrokenPlugin(name, distribution, _one_line(error)))
         if manager.has_plugin(f"{name} ({distribution})"):
             manager.unregister(name=f"{name} ({distribution})")
@@ -108,21 +128,29 @@ class _CollisionError(Exception):
 
 
 def _call_hooks(manager: pluggy.PluginManager, registry: Registry, plugin: Any, name: str, distribution: str) -> None:
-    """Call this one plugin's hooks. Names are collected first, so that a plugin which raises half-way leaves nothing."""
+    """Call this one plugin's hooks. Names are collected first: a plugin which raises half-way leaves nothing."""
     detectors: dict[str, RegisteredDetector] = {}
     weights: dict[str, WeightFile] = {}
 
     def add_detector(detector: str, factory: Callable[[], Detector]) -> None:
+        if not (isinstance(detector, str) and _SLUG.fullmatch(detector)):
+            raise ValueError(f"expected a detector name of 1 to 64 of a-z 0-9 _ . -, found {detector!r}")
+        if not callable(factory):
+            raise TypeError(f"expected a factory for detector {detector!r}, found {factory!r}")
         taken = registry.detectors.get(detector)
         if taken or detector in detectors:
             owner = f"{taken.plugin} ({taken.distribution})" if taken else "itself"
-            raise _CollisionError(f"{distribution} registers detector {detector!r}, already taken by {owner}: uninstall one")
+            raise _CollisionError(
+                f"{distribution} registers detector {detector!r}, already taken by {owner}: uninstall one"
+            )
         detectors[detector] = RegisteredDetector(detector, factory, name, distribution)
 
     def add_weights(weight: WeightFile) -> None:
-        if registry.weights.get(weight.name, weight) != weight:
-            owner = registry._weight_owner[weight.name]  # noqa: SLF001 - same file
-            raise _CollisionError(f"{distribution} registers weights {weight.name!r}, already taken by {owner}: uninstall one")
+        if (registry.weights | weights).get(weight.name, weight) != weight:
+            owner = registry._weight_owner.get(weight.name, "itself")  # noqa: SLF001 - same file
+            raise _CollisionError(
+                f"{distribution} registers weights {weight.name!r}, already taken by {owner}: uninstall one"
+            )
         weights[weight.name] = weight
 
     for hook, register in (("edgead_register_detectors", add_detector), ("edgead_register_weights", add_weights)):
@@ -139,11 +167,18 @@ def _check_contract(registered: RegisteredDetector, detector: object) -> None:
     """Refuse an object that is no ``Detector`` or calls itself something else than it was registered as."""
     if not isinstance(detector, Detector):
         raise PluginError(
-            registered.plugin, f"expected a subclass of edgead.Detector from {registered.name!r}, found {type(detector)}"
+            registered.plugin,
+            f"expected a subclass of edgead.Detector from {registered.name!r}, found {type(detector)}",
         )
     for attribute in ("name", "version", "settings_model"):
         if not hasattr(detector, attribute):
             raise PluginError(registered.plugin, f"detector {registered.name!r} has no attribute {attribute!r}")
+    model: Any = detector.settings_model
+    if not (isinstance(model, type) and issubclass(model, BaseModel) and model.model_config.get("extra") == "forbid"):
+        raise PluginError(
+            registered.plugin,
+            f"expected a pydantic model with extra='forbid' as settings_model of {registered.name!r}, found {model}",
+        )
     if detector.name != registered.name:
         raise PluginError(
             registered.plugin, f"registered as {registered.name!r}, but the detector calls itself {detector.name!r}"

@@ -1,16 +1,16 @@
 """Shared memory between the host and one worker: a fixed number of slots, each with room for a frame and its answer.
 
-An anonymous memory file (memfd) is passed by descriptor to the worker, so nothing is left behind however either side dies.
-Pages cost memory only once touched.
+An anonymous memory file (memfd) is passed by descriptor to the worker, so nothing is left behind however either side
+dies. Pages cost memory only once touched.
 """
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 
-
-#: Room for a preview beside the map: a 640 px JPEG of quality 80 is far below this.
+#: Room for a preview beside the map: 640 x 640 pixels of pure noise make a JPEG of quality 80 of about 0.4 MB.
 PREVIEW_BYTES = 1024 * 1024
 
 
@@ -42,19 +42,22 @@ class Slots:
 
     def frame(self, slot: int, size: int) -> memoryview:
         """Return the first ``size`` bytes of the slot's frame room."""
-        start = slot * self._stride
-        return self._view[start : start + size]
+        return self._room(slot, 0, size, self.frame_bytes)
 
     def answer(self, slot: int, size: int) -> memoryview:
         """Return the first ``size`` bytes of the slot's answer room (map, then preview)."""
-        start = slot * self._stride + self.frame_bytes
+        return self._room(slot, self.frame_bytes, size, self.answer_bytes)
+
+    def _room(self, slot: int, offset: int, size: int, most: int) -> memoryview:
+        # Slots and sizes come over the link: a wrong one must not reach into another frame.
+        if not (0 <= slot < self.count and 0 <= size <= most):
+            raise ValueError(f"expected a slot below {self.count} and 0..{most} bytes, found slot {slot}, {size} bytes")
+        start = slot * self._stride + offset
         return self._view[start : start + size]
 
     def close(self) -> None:
         """Unmap and close. Views handed out before must no longer be used."""
         self._view.release()
-        try:
+        with contextlib.suppress(BufferError):  # a numpy view is still alive; the memory goes with the process
             self._memory.close()
-        except BufferError:
-            pass  # a numpy view is still alive; the memory goes with the process
         os.close(self.fd)

@@ -40,11 +40,15 @@ _NUMPY_NAMES = {code: (name, width) for name, (code, width) in DTYPES.items()}
 def encode(tensors: Mapping[str, np.ndarray]) -> bytes:
     """Return the safetensors file of ``tensors``: equal tensors give equal bytes, whatever the order of the mapping.
 
-    Raises ``TemplateError`` for a dtype outside ``DTYPES``.
+    Raises ``TemplateError`` for a dtype outside ``DTYPES`` and for the name ``__metadata__``.
     """
     import numpy as np
     from safetensors.numpy import save
 
+    if "__metadata__" in tensors:
+        raise TemplateError(
+            "expected tensor names, found '__metadata__', which safetensors keeps for itself; rename it"
+        )
     laid_out = {}
     for name, tensor in tensors.items():
         if tensor.dtype.name not in DTYPES:

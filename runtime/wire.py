@@ -158,7 +158,7 @@ def decode_frame(
         width=read_integer(fields, "width", 1, MAX_SIDE_PX),
         pixel_format=PixelFormat(read_choice(fields, "pixel_format", PixelFormat)),
         acquired_ns=read_integer(fields, "acquired_ns", 0, U64),
-        clock=Clock(read_choice(fields, "clock", Clock, default=Clock.HOST)),
+        clock=Clock(read_choice(fields, "clock", Clock, default=Clock.HOST.value)),
         trigger_id=read_optional_integer(fields, "trigger_id", U64),
         part_id=read_text(fields, "part_id", MAX_PART_ID_BYTES, default=""),
         source=read_text(fields, "source", default=""),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,17 +10,20 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.scalarbool import ScalarBoolean
 
 from runtime.errors import ConfigError
 
 #: A station file is a page; a megabyte is somebody's mistake (or a billion laughs).
 MAX_YAML_BYTES = 1024 * 1024
+#: A few lines of nested aliases spell a billion keys; no station file has this many.
+MAX_NODES = 100_000
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
 def load_yaml(path: Path, model: type[Model]) -> Model:
-    """Return the file's content as ``model``; ``ConfigError`` lists every fault as ``file:line: where: what was expected``."""
+    """Return the file's content as ``model``; ``ConfigError`` lists every fault as ``file:line: where: expected``."""
     return check_yaml(_read(path), model, str(path))
 
 
@@ -27,6 +31,9 @@ def check_yaml(text: str, model: type[Model], name: str) -> Model:
     """Parse and validate ``text``; ``name`` stands in the messages where a file's path would."""
     try:
         tree = YAML(typ="rt").load(text)
+        plain = _plain(tree, iter(range(MAX_NODES)))
+    except RecursionError as error:
+        raise ConfigError(f"{name}: expected a page of keys and values, found nesting without end") from error
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(f"{name}:{line}: expected YAML 1.2, found {error.problem or 'something else'}") from error
@@ -35,10 +42,18 @@ def check_yaml(text: str, model: type[Model], name: str) -> Model:
     if not isinstance(tree, CommentedMap):
         raise ConfigError(f"{name}:1: expected a mapping of keys to values, found {type(tree).__name__}")
     try:
-        return model.model_validate(_plain(tree))
+        return model.model_validate(plain)
     except ValidationError as error:
         faults = [f"{name}:{_line(tree, fault['loc'])}: {_sentence(fault)}" for fault in error.errors()]
         raise ConfigError("\n".join(faults)) from error
+
+
+def parse_value(text: str) -> Any:
+    """Return one YAML value written on a command line: 3, true, [[5, 3], [5, 3]], some text."""
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except (YAMLError, ValueError) as error:
+        raise ConfigError(f"expected a YAML value, found {text!r}") from error
 
 
 def _read(path: Path) -> str:
@@ -52,12 +67,19 @@ def _read(path: Path) -> str:
         raise ConfigError(f"{path}: cannot be read as UTF-8 text: {error}") from error
 
 
-def _plain(node: Any) -> Any:
-    """Turn ruamel's position-carrying containers and scalars into plain ones for pydantic."""
+def _plain(node: Any, budget: Iterator[int]) -> Any:
+    """Turn ruamel's position-carrying containers and scalars into plain ones for pydantic.
+
+    Raises ``ValueError`` when the aliases expand to more than ``budget``.
+    """
+    if next(budget, None) is None:
+        raise ValueError(f"expected at most {MAX_NODES} keys and values, found more: too many aliases")
     if isinstance(node, CommentedMap):
-        return {_plain(key): _plain(value) for key, value in node.items()}
+        return {_plain(key, budget): _plain(value, budget) for key, value in node.items()}
     if isinstance(node, CommentedSeq):
-        return [_plain(value) for value in node]
+        return [_plain(value, budget) for value in node]
+    if isinstance(node, ScalarBoolean):  # what an anchored true or false becomes: an int, but it must not pass for 1
+        return bool(node)
     for kind in (bool, int, float, str):
         if isinstance(node, kind):
             return kind(node)

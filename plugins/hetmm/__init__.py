@@ -1,7 +1,7 @@
 """HETMM: hard-normal example-aware template mutual matching (Chen et al., IJCV 2024, arXiv 2303.16191).
 
-Training-free. Every good frame becomes a sheet of unit feature vectors per layer; a frame is inspected by matching it against the sheets in
-both directions within small windows. This version keeps all sheets ("ALL" in the paper).
+Training-free. Every good frame becomes a sheet of unit feature vectors per layer; a frame is inspected by matching it
+against the sheets in both directions within small windows. This version keeps all sheets ("ALL" in the paper).
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 
 class Hetmm(Detector):
-    """The ``hetmm`` detector. Keeps the modules of the last settings it saw, which any frame shape shares; no image, no template."""
+    """The ``hetmm`` detector.
+
+    Keeps the modules of the last settings it saw, which any frame shape shares; no image, no template.
+    """
 
     name = "hetmm"
     version = "1"
@@ -46,7 +49,8 @@ class Hetmm(Detector):
         with torch.inference_mode():
             sheets = self._sheets(wanted, references, context)
             resolved, measured = choose(wanted, sheets, context.progress)
-            tensors = {name: sheet.numpy() for name, sheet in zip(_names(resolved), _stored(resolved, sheets), strict=True)}
+            stored = _stored(resolved, sheets)
+            tensors = {name: sheet.numpy() for name, sheet in zip(_names(resolved), stored, strict=True)}
         backbone = backbone_of(resolved.backbone)
         return TemplateContent(
             settings=resolved.model_dump(mode="json"),
@@ -70,7 +74,7 @@ class Hetmm(Detector):
         return HetmmGraph(Resize(frame_shape, settings.image_size), self._load(settings), self._matching[1])
 
     def bank(self, content: TemplateContent) -> Mapping[str, Tensor]:
-        """Pack the sheets tile by tile as float32 unit vectors, spare room filled with copies of sheet 0 (never zeros)."""
+        """Pack the sheets tile by tile as float32 unit vectors, spare room filled with copies of sheet 0, not zeros."""
         import torch
         from torch.nn import functional
 
@@ -80,7 +84,9 @@ class Hetmm(Detector):
         for name in _names(_settings(content)):
             sheets = torch.from_numpy(content.tensors[name]).to(torch.float32)
             if sheets.shape[0] != content.valid:
-                raise TemplateError(f"hetmm: expected {content.valid} sheets in {name}, found {sheets.shape[0]}: calibrate again")
+                raise TemplateError(
+                    f"hetmm: expected {content.valid} sheets in {name}, found {sheets.shape[0]}: calibrate again"
+                )
             sheets = functional.normalize(sheets, dim=1, eps=1e-12)  # undo the rounding of a half-precision bank
             spare = content.capacity - content.valid
             packed[name] = pack(torch.cat([sheets, sheets[:1].expand(spare, -1, -1, -1)]) if spare else sheets)
@@ -89,7 +95,7 @@ class Hetmm(Detector):
     def leave_out(
         self, content: TemplateContent, bank: Mapping[str, Tensor], index: int
     ) -> Mapping[str, Tensor] | None:
-        """Overwrite sheet ``index`` by a copy of another one, which a maximum cannot see; None for a bank of one sheet."""
+        """Overwrite sheet ``index`` by a copy of another one, which no maximum sees; None for a bank of one sheet."""
         from plugins.matching import TILE
 
         if content.valid < 2:  # noqa: PLR2004 - nothing would be left
@@ -99,7 +105,7 @@ class Hetmm(Detector):
         rest: dict[str, Tensor] = {}
         for name, tiles in bank.items():
             left = tiles.clone()
-            sheets = left.unflatten(1, (-1, TILE * TILE))
+            sheets = left.view(left.shape[0], -1, TILE * TILE, left.shape[2])
             sheets[:, gone] = sheets[:, 1:2] if index == 0 else sheets[:, :1]
             rest[name] = left
         return rest
@@ -107,7 +113,7 @@ class Hetmm(Detector):
     def extend(
         self, content: TemplateContent, references: Sequence[Frame], context: DetectorContext
     ) -> TemplateContent:
-        """Append the references' sheets (exact: the same tensors as a calibration with these settings on all of them)."""
+        """Append the references' sheets: the same tensors as a calibration with these settings on all of them."""
         import numpy as np
         import torch
 
@@ -163,7 +169,8 @@ class Hetmm(Detector):
         made_with, found = content.weights.get(weights.name), _digest(weights)
         if made_with != found:
             raise TemplateError(
-                f"hetmm: the template was made with {weights.name} weights {made_with}, this machine has {found}: calibrate again here"
+                f"hetmm: the template was made with {weights.name} weights {made_with}, this machine has {found}: "
+                "calibrate again here"
             )
 
 

@@ -1,11 +1,12 @@
 """Choosing windows, mixing shares and layer weights from good frames alone (specification, section 9.2: AUTO).
 
-Every probe is matched against all sheets but its own. One band of the largest window contains every smaller one, so all window
-sizes cost one pass.
+Every probe is matched against all sheets but its own. One band of the largest window contains every smaller one, so all
+window sizes cost one pass.
 """
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from plugins.hetmm.settings import D0_ALPHA, D0_WEIGHT, D0_WINDOWS, HetmmSetting
 from plugins.matching import TILE, MutualMatch, backward_of, forward_of, pack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from torch import Tensor
 
@@ -33,7 +34,10 @@ _FORWARD_LEFT, _BACKWARD_LEFT = 0.10, 0.50
 
 @dataclass(frozen=True)
 class Residuals:
-    """Mean over probes of the 99.5 percentile of the distance, per half-width 0..max: how far good frames are from each other."""
+    """How far good frames are from each other: mean over probes of the 99.5 percentile of the distance.
+
+    ``ahead`` and ``back``: forward and backward distance, one value per half-width 0, 1, .. in feature pixels.
+    """
 
     ahead: list[float]
     back: list[float]
@@ -42,7 +46,11 @@ class Residuals:
 def choose(
     settings: HetmmSettings, sheets: list[Tensor], progress: Callable[[int, int, str], None]
 ) -> tuple[HetmmSettings, dict[str, Any]]:
-    """Return settings with every "auto" and "d0" resolved, and what was measured. ``sheets``: per layer [N, C, H, W] unit vectors."""
+    """Return settings with every "auto" and "d0" resolved, and what was measured (a JSON object).
+
+    ``sheets``: per layer float32 [N, C, H, W] unit vectors. What is chosen rests on what was given: shares on the
+    windows in use, weights on windows and shares in use.
+    """
     count = len(sheets)
     values: dict[str, Any] = {
         "layers": settings.layer_names,
@@ -50,22 +58,21 @@ def choose(
         "alpha": d0_row(D0_ALPHA, count),
         "weight": d0_row(D0_WEIGHT, count),
     }
+    values |= {name: given for name in values if not isinstance(given := getattr(settings, name), str)}
     wanted = [name for name in ("windows", "alpha", "weight") if getattr(settings, name) == "auto"]
     measured: dict[str, Any] = {}
     if wanted and sheets[0].shape[0] >= FEWEST_REFERENCES:
         residuals, mixed = _measure(sheets, progress)
-        windows = [window_of(layer) for layer in residuals]
-        alphas = [alpha_of(layer, window) for layer, window in zip(residuals, windows, strict=True)]
-        weights = weights_of([m(w, a) for m, w, a in zip(mixed, windows, alphas, strict=True)])
-        chosen = {"windows": tuple(windows), "alpha": tuple(alphas), "weight": weights}
-        values.update({name: chosen[name] for name in wanted})
+        if "windows" in wanted:
+            values["windows"] = tuple(window_of(layer) for layer in residuals)
+        if "alpha" in wanted:
+            values["alpha"] = tuple(map(alpha_of, residuals, values["windows"]))
+        if "weight" in wanted:
+            levels = [level(*mix) for level, *mix in zip(mixed, values["windows"], values["alpha"], strict=True)]
+            values["weight"] = weights_of(levels)
         measured = {"residual_forward": [r.ahead for r in residuals], "residual_backward": [r.back for r in residuals]}
     elif wanted:
         measured = {"auto": f"fewer than {FEWEST_REFERENCES} references: D0 used for {', '.join(wanted)}"}
-    for name in values:
-        given = getattr(settings, name)
-        if not isinstance(given, str):
-            values[name] = given
     return settings.model_copy(update=values), measured
 
 
@@ -86,8 +93,9 @@ def _smallest(residual: list[float], left: float) -> int:
 
 def alpha_of(residuals: Residuals, window: tuple[int, int]) -> float:
     """Give the quieter direction the larger share, within 0.3..0.7 (section 9.2 item 4)."""
-    ahead = 1 / (residuals.ahead[window[0] // 2] + 1e-6)
-    back = 1 / (residuals.back[window[1] // 2] + 1e-6)
+    widest = len(residuals.ahead) - 1  # a window given by hand may be larger than any tried
+    ahead = 1 / (residuals.ahead[min(window[0] // 2, widest)] + 1e-6)
+    back = 1 / (residuals.back[min(window[1] // 2, widest)] + 1e-6)
     return float(np.clip(ahead / (ahead + back), 0.3, 0.7))
 
 
@@ -99,7 +107,7 @@ def weights_of(levels: list[float]) -> tuple[float, ...]:
 def _measure(
     sheets: list[Tensor], progress: Callable[[int, int, str], None]
 ) -> tuple[list[Residuals], list[Callable[[tuple[int, int], float], float]]]:
-    """Match the probes; return residuals per layer and, per layer, the level of the mixed map for a window and alpha."""
+    """Match the probes; return per layer the residuals, and the level of the mixed map for a window and alpha."""
     count = sheets[0].shape[0]
     probes = np.unique(np.linspace(0, count - 1, min(count, MOST_PROBES)).round().astype(int))
     residuals, mixed = [], []
@@ -126,24 +134,25 @@ def _levels(maps: Tensor) -> list[float]:
 
 def _mixed_level(ahead: Tensor, back: Tensor) -> Callable[[tuple[int, int], float], float]:
     def level(window: tuple[int, int], alpha: float) -> float:
-        maps = alpha * ahead[:, window[0] // 2] + (1 - alpha) * back[:, window[1] // 2]
+        widest = ahead.shape[1] - 1
+        on = [float(side > 0) for side in window]  # a direction that is off leaves everything to the other
+        share = alpha if all(on) else on[0]
+        maps = share * ahead[:, min(window[0] // 2, widest)] + (1 - share) * back[:, min(window[1] // 2, widest)]
         return float(torch.quantile(maps.flatten(1), 0.995, dim=1).mean())
 
     return level
 
 
-class without:  # noqa: N801 - reads as a statement: `with without(tiles, 3) as rest`
-    """Lend a packed bank in which sheet ``index`` is overwritten by a copy of its neighbour, which a maximum cannot see; then restore it."""
+@contextmanager
+def without(tiles: Tensor, index: int) -> Iterator[Tensor]:
+    """Lend a packed bank in which sheet ``index`` is overwritten by its neighbour; then restore it.
 
-    def __init__(self, tiles: Tensor, index: int) -> None:
-        self.sheets = tiles.unflatten(1, (-1, TILE * TILE))
-        self.tiles, self.index = tiles, index
-
-    def __enter__(self) -> Tensor:
-        self.kept = self.sheets[:, self.index].clone()
-        other = self.index - 1 if self.index else 1
-        self.sheets[:, self.index] = self.sheets[:, other]
-        return self.tiles
-
-    def __exit__(self, *_: object) -> None:
-        self.sheets[:, self.index] = self.kept
+    A maximum cannot see the copy, so the bank answers as if the sheet had never been there.
+    """
+    sheets = tiles.view(tiles.shape[0], -1, TILE * TILE, tiles.shape[2])
+    kept = sheets[:, index].clone()
+    sheets[:, index] = sheets[:, index - 1 if index else 1]
+    try:
+        yield tiles
+    finally:
+        sheets[:, index] = kept

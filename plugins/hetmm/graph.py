@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from plugins.backbones import backbone_of, load_backbone, normaliser
-from plugins.hetmm.settings import halves
+from plugins.hetmm.settings import halves, windows_of
 from plugins.matching import MutualMatch
 from plugins.resize import Resize
 from plugins.smoothing import NormalisedBlur
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 
 class Features(nn.Module):
-    """Resized frames to unit vectors: float32 [B, C, S, S] levels -> per layer [B, Cj, Hj, Wj], norm 1 over Cj (0 stays 0)."""
+    """Resized frames to unit vectors: float32 [B, C, S, S] levels -> per layer [B, Cj, Hj, Wj], norm 1 over Cj.
+
+    A vector of zeros stays zeros: its distance to everything is 1.
+    """
 
     def __init__(self, settings: HetmmSettings) -> None:
         super().__init__()
@@ -42,10 +45,11 @@ class Matching(nn.Module):
         shapes = feature_shapes(settings)
         self.matches = nn.ModuleList(
             MutualMatch(height, width, *halves(window))
-            for (_, height, width), window in zip(shapes, settings.windows, strict=True)  # type: ignore[arg-type]
+            for (_, height, width), window in zip(shapes, windows_of(settings), strict=True)
         )
         self.shares = [share(settings, layer) for layer in range(len(shapes))]
-        self.blur = NormalisedBlur(size, size, settings.blur_sigma, settings.blur_kernel) if settings.blur_sigma else None
+        sigma, kernel = settings.blur_sigma, settings.blur_kernel
+        self.blur = NormalisedBlur(size, size, sigma, kernel) if sigma else None
         self.score_smoothed = settings.score == "smoothed_max"
 
     def forward(self, taps: tuple[Tensor, ...], bank: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
@@ -63,11 +67,11 @@ class Matching(nn.Module):
 
 
 class HetmmGraph(nn.Module):
-    """Whole detector for frames of one shape. ``forward(frames, *bank)``: one packed bank tensor per layer (``plugins.matching.pack``).
+    """Whole detector for frames of one shape. ``forward(frames, *bank)``: one bank tensor of ``pack`` per layer.
 
     Returns (map float32 [B, S, S], score float32 [B]), S = image_size. Map: sum over layers of weight x upsampled
-    (alpha a_F + (1 - alpha) a_B), smoothed; score: its largest value before (or after) smoothing. Only the resize depends on the frame shape;
-    ``features`` and ``matching`` are shared between graphs.
+    (alpha a_F + (1 - alpha) a_B), smoothed; score: its largest value before (or after) smoothing. Only the resize
+    depends on the frame shape; ``features`` and ``matching`` are shared between graphs.
     """
 
     def __init__(self, resize: Resize, features: Features, matching: Matching) -> None:
@@ -81,9 +85,9 @@ class HetmmGraph(nn.Module):
 
 
 def share(settings: HetmmSettings, layer: int) -> tuple[float, float]:
-    """Return the factors of a_F and a_B in the sum for one layer; a direction that is off leaves everything to the other."""
+    """Return one layer's factors of a_F and a_B in the sum; a direction that is off leaves everything to the other."""
     alpha, weight = float(settings.alpha[layer]), float(settings.weight[layer])
-    ahead, back = halves(settings.windows[layer])  # type: ignore[arg-type]
+    ahead, back = halves(windows_of(settings)[layer])
     if ahead is None:
         alpha = 0.0
     if back is None:
@@ -97,5 +101,7 @@ def feature_shapes(settings: HetmmSettings) -> list[tuple[int, int, int]]:
     shapes = []
     for name in settings.layer_names:
         side = -(-settings.image_size // stages[name].stride)
+        if name == "features.denseblock2":  # its transition pools without padding: an odd last row is dropped
+            side = -(-settings.image_size // 4) // 2
         shapes.append((stages[name].channels, side, side))
     return shapes

@@ -6,7 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-#: The layers matched, per backbone: strides 4, 8 and 16 where the network has them. ResNets are tapped before the stage's last ReLU.
+from edgead import ConfigError
+
+#: The layers matched, per backbone: strides 4, 8 and 16 where the network has them. ResNets are tapped before the
+#: stage's last ReLU.
 DEFAULT_LAYERS: dict[str, tuple[str, ...]] = {
     "efficientnet_lite0": ("stage1", "stage2", "stage3"),
     "efficientnet_b0": ("features.2", "features.3"),
@@ -27,7 +30,10 @@ Weight = Annotated[float, Field(gt=0, le=10)]
 
 
 class HetmmSettings(BaseModel):
-    """Settings of the ``hetmm`` detector. "auto" is decided at calibration, from good frames only, and recorded in the template."""
+    """Settings of the ``hetmm`` detector.
+
+    "auto" is decided at calibration, from good frames only, and recorded in the template.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -38,8 +44,8 @@ class HetmmSettings(BaseModel):
     layers: Literal["auto"] | Annotated[tuple[str, ...], Field(min_length=1)] = "auto"
     """Backbone stages matched, finest first; "auto" = strides 4, 8 and 16."""
     windows: Literal["auto", "d0"] | tuple[tuple[Side, Side], ...] = "auto"
-    """Per layer [forward, backward] window sides in feature pixels, odd; 0 turns the direction off. "auto" = chosen from
-    good frames (section 9.2), "d0" = the fixed defaults of section 9.1."""
+    """Per layer [forward, backward] window sides in feature pixels, odd; 0 turns the direction off. "auto" = chosen
+    from good frames (section 9.2), "d0" = the fixed defaults of section 9.1."""
     alpha: Literal["auto", "d0"] | tuple[Share, ...] = "d0"
     """Per layer share of the forward distance in the mix."""
     weight: Literal["auto", "d0"] | tuple[Weight, ...] = "d0"
@@ -86,6 +92,13 @@ class HetmmSettings(BaseModel):
 def d0_row(table: tuple, count: int) -> tuple:
     """Return the first ``count`` rows of a D0 table, its last one repeated for networks with more layers."""
     return tuple(table[min(layer, len(table) - 1)] for layer in range(count))
+
+
+def windows_of(settings: HetmmSettings) -> tuple[tuple[int, int], ...]:
+    """Return the [forward, backward] window sides per layer; ``ConfigError`` while they are still to be chosen."""
+    if isinstance(settings.windows, str):
+        raise ConfigError(f"hetmm: expected windows in numbers, found {settings.windows!r}: calibrate chooses them")
+    return settings.windows
 
 
 def halves(window: tuple[int, int]) -> tuple[int | None, int | None]:

@@ -73,6 +73,14 @@ def test_other_thresholds_share_the_arrays(store, sample):
     assert store.verify() == []
 
 
+def test_manifest_whose_sizes_lie_is_not_stored(store, sample):
+    """A manifest that gives the bank another size than it has is refused, its digest being right or not."""
+    old = sample.put(store, 1)
+    bank = old.manifest.bank.model_copy(update={"size": old.manifest.bank.size + 1})
+    with pytest.raises(TemplateError, match=f"expected {bank.size} bytes, found {bank.size - 1}"):
+        store.put_manifest(old.manifest.model_copy(update={"bank": bank}), who="test")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -12,7 +12,6 @@ from runtime import durable
 from runtime.errors import TemplateError
 from runtime.store import Store
 
-
 ACTIONS = ("activate", "first activation", "rollback", "create")
 
 
@@ -160,7 +159,7 @@ def test_read_only_store_is_read_and_says_why_it_is_not_written(store, abc, monk
         store.activate(abc[1], who="test")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write to a read-only folder")
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere; test_store_kill.py becomes another user")
 def test_store_of_another_user_is_read_and_not_written(store, abc):
     """Without write permission everything can be read, and writing says whose job it is."""
     (store.root / "lock").chmod(0o444)

@@ -85,6 +85,7 @@ def test_writer_killed_at_each_step_leaves_old_or_new(abc, writer, action, tmp_p
             break
         if active != b:  # the move happened before the kill: back to the start for the next step
             store.activate(b, who="test")
+    assert not list((store.root / "tmp").iterdir()), "what killed writers left unfinished is swept by the next"
     assert len(seen) > 8, "the writer was not killed at a step worth the name"
     assert seen[0] == (b, 3)
     assert seen[-1] == (new, 3 if action in {"activate", "rollback"} else 4)
@@ -149,6 +150,15 @@ def test_two_processes_activating_at_once_take_turns(store, abc):
     moves = [entry for entry, ok in store.log("cap", "hetmm") if entry.action == "activate" and ok]
     assert len(moves) == sum(entry.action == "activate" for entry, _ in store.log("cap", "hetmm"))
     assert len(moves) > 45
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0, reason="only root can become another user; test_store_faults.py serves everyone else"
+)
+def test_another_user_reads_and_does_not_write(store, abc, writer):
+    """Whoever does not own the store reads it all, and is told whose job writing is."""
+    assert writer.ask("nobody", abc[1]) == "exit 0"
+    assert store.active("cap", "hetmm").digest == abc[0]
 
 
 def test_reader_sees_old_or_new_while_a_writer_works(store, abc, writer):

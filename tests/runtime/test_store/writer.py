@@ -2,6 +2,7 @@
 
 ``step ACTION ARGUMENT N``: a child does the action and kills itself with SIGKILL just before its N-th call to the disk.
 ``loop SECONDS ID ID …``: a child activates, rolls back and creates as fast as it can and is killed after SECONDS.
+``nobody ID``: a child gives up its rights (root only), reads, and must be refused to activate.
 ``race ID ID …``: a child activates each in turn, fifteen times, and must not fail.
 Each answers one line: ``killed``, or ``exit CODE`` where the child ended by itself. Children are forked: a kill costs
 milliseconds, not a start of the interpreter.
@@ -64,6 +65,19 @@ def loop(store: Store, digests: list[str]) -> None:
         sample.put(store, number)
 
 
+def read_and_write_as_nobody(root: str, digest: str) -> None:
+    """Read, then try to activate, as a user who owns nothing; exit 0 if that is refused and reading works."""
+    os.chdir(root)  # the folders above may be closed to that user
+    os.setuid(65534)
+    store = Store(".")
+    assert store.active("cap", "hetmm").bank()
+    try:
+        store.activate(digest, who="nobody")
+    except TemplateError as error:
+        os._exit(0 if "run as the user the store belongs to" in str(error) else 3)
+    os._exit(4)
+
+
 def forked(work) -> int:
     """Start a child that does ``work`` and return its process id."""
     if child := os.fork():
@@ -96,6 +110,8 @@ def main() -> None:
             child = forked(lambda words=words: loop(Store(root), words[1:]))
             time.sleep(float(words[0]))
             os.kill(child, signal.SIGKILL)
+        elif command == "nobody":
+            child = forked(lambda words=words: read_and_write_as_nobody(root, words[0]))
         else:
             child = forked(lambda words=words: [act(Store(root), "activate", each) for each in words * 15])
         _, status = os.waitpid(child, 0)

@@ -1,0 +1,1 @@
+"""Ready-to-run station files and detector presets: data only."""

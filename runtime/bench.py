@@ -1,0 +1,204 @@
+"""Measures what the host adds to moving a frame: a do-nothing detector beside a bare ZeroMQ echo of the same bytes.
+
+Both move the same frame message over loopback TCP into another process. The echo sends the same bytes back; the station puts the frame into shared
+memory, has a worker look at it, and publishes a result. Blocks of both alternate in one run, because machines are noisy: read the ratio.
+"""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zmq
+
+from runtime.doctor import cpu_name
+from runtime.errors import StationError
+from runtime.frame import FrameHeader, PixelFormat
+from runtime.local import free_addresses, running_host
+from runtime.manifest import DetectorIdentity, Thresholds
+from runtime.store import Store
+from runtime.subscriber import Subscriber
+from runtime.testing.nothing import Nothing
+from runtime.watch import percentile
+from runtime.wire import encode_frame
+
+Progress = Callable[[int, int, str], None]
+
+#: Frame sizes measured: a small colour frame and a 5-megapixel grey sensor.
+CASES = ((320, 320, PixelFormat.RGB8), (2048, 2448, PixelFormat.MONO8))
+#: Frames of one side before the other has its turn.
+BLOCK = 25
+#: Frames kept on their way when throughput is measured.
+WINDOW = 6
+_TIMEOUT_MS = 20_000
+
+
+def bench_host(frames: int, progress: Progress) -> dict[str, Any]:
+    """Return {"cases": [...], "machine": {...}}; latencies in milliseconds, one frame at a time; throughput with a window."""
+    with tempfile.TemporaryDirectory() as folder, _station(Path(folder)) as station, _echo() as echo:
+        cases = [_case(station, echo, *case, frames, progress) for case in CASES]
+    machine = {"cpu": cpu_name(), "python": platform.python_version(), "pyzmq": zmq.__version__, "frames_per_case": frames}
+    return {"cases": cases, "machine": machine}
+
+
+def _case(
+    station: _Station, echo: _Echo, height: int, width: int, pixel_format: PixelFormat, frames: int, progress: Progress
+) -> dict[str, Any]:
+    pixels = np.random.default_rng(0).integers(0, 256, height * width * pixel_format.channels, dtype=np.uint8)
+    name = f"{height} x {width} {pixel_format}"
+    sides: dict[str, _Station | _Echo] = {"echo": echo, "host": station}
+    latencies: dict[str, list[int]] = {"echo": [], "host": []}
+    rates: dict[str, list[float]] = {"echo": [], "host": []}
+    header = FrameHeader("bench", 1, 0, height, width, pixel_format, time.time_ns())
+    message = [*encode_frame(header), memoryview(pixels)]
+    for side in sides.values():
+        side.one(message)  # first contact: connections, worker's first graph
+    blocks = -(-frames // BLOCK)
+    for block in range(blocks):
+        for key, side in sides.items():
+            latencies[key] += [side.one(message) for _ in range(BLOCK)]
+            rates[key].append(BLOCK / side.many(message, BLOCK))
+        progress(block + 1, blocks, name)
+    figures = {key: sorted(values) for key, values in latencies.items()}
+    record: dict[str, Any] = {"case": name, "bytes": pixels.nbytes}
+    for percent in (50, 99):
+        for key in sides:
+            record[f"{key}_ms_p{percent}"] = percentile(figures[key], percent)
+        record[f"ratio_p{percent}"] = round(record[f"host_ms_p{percent}"] / record[f"echo_ms_p{percent}"], 3)
+    for key in sides:
+        record[f"{key}_fps"] = round(float(np.median(rates[key])), 1)
+    return record
+
+
+class _Echo:
+    """The bare echo: a DEALER whose messages another process sends back as they are."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str) -> None:
+        self._socket = context.socket(zmq.DEALER)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.connect(address)
+
+    def one(self, message: list[Any]) -> int:
+        """Send a message and wait for it; return microseconds."""
+        started = time.perf_counter_ns()
+        self._send(message)
+        self._receive()
+        return (time.perf_counter_ns() - started) // 1000
+
+    def many(self, message: list[Any], count: int) -> float:
+        """Move ``count`` messages with at most ``WINDOW`` on their way; return seconds."""
+        started = time.perf_counter()
+        for sent in range(count):
+            if sent >= WINDOW:
+                self._receive()
+            self._send(message)
+        for _ in range(min(WINDOW, count)):
+            self._receive()
+        return time.perf_counter() - started
+
+    def _send(self, message: list[Any]) -> None:
+        self._socket.send_multipart(message, copy=False)
+
+    def _receive(self) -> None:
+        if not self._socket.poll(_TIMEOUT_MS):
+            raise StationError(f"no answer within {_TIMEOUT_MS} ms")
+        self._socket.recv_multipart(copy=False)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._socket.close()
+
+
+class _Station(_Echo):
+    """The station: a frame goes in as a camera sends it, the result comes out as a subscriber gets it."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], frames: str, results: str) -> None:
+        super().__init__(context, frames)
+        self._results = Subscriber(results)
+
+    def _receive(self) -> None:
+        received = self._results.receive(_TIMEOUT_MS)
+        if received is None or received.inspection.score is None:
+            found = "nothing" if received is None else received.inspection.error
+            raise StationError(f"expected a decided result within {_TIMEOUT_MS} ms, found {found}")
+        while self._socket.poll(0):
+            self._socket.recv_multipart()  # the receipts
+
+    def close(self) -> None:
+        """Close both connections."""
+        self._results.close()
+        super().close()
+
+
+@contextmanager
+def _echo() -> Iterator[_Echo]:
+    (address,) = free_addresses(1)
+    process = subprocess.Popen([sys.executable, "-P", "-c", _ECHO_PROGRAM, address], stdin=subprocess.DEVNULL)
+    context: zmq.Context[Any] = zmq.Context()
+    echo = _Echo(context, address)
+    try:
+        yield echo
+    finally:
+        echo.close()
+        context.term()
+        process.kill()
+        process.wait()
+
+
+_ECHO_PROGRAM = """
+import sys, zmq
+sock = zmq.Context().socket(zmq.ROUTER)
+sock.bind(sys.argv[1])
+while True:
+    sock.send_multipart(sock.recv_multipart(copy=False), copy=False)
+"""
+
+
+@contextmanager
+def _station(folder: Path) -> Iterator[_Station]:
+    """Run a host whose one camera, ``bench``, is looked at by the do-nothing detector."""
+    content = Nothing().calibrate([], Nothing.settings_model(), None)  # type: ignore[arg-type]
+    store = Store.create(folder / "store")
+    template = store.put_template(
+        product="bench",
+        detector=DetectorIdentity(name="nothing", version=Nothing.version, distribution="edgead"),
+        settings={},
+        bank=content.tensors,
+        capacity=1,
+        valid=1,
+        map_shape=content.map_shape,
+        thresholds=Thresholds(image=1.0, pixel=1.0, rule="fixed", target=None, bound=None, held_out=0),
+        golden=(),
+        who="bench",
+    )
+    store.activate(template.digest, who="bench")
+    frames, results, status = free_addresses(3)
+    station = folder / "station.yaml"
+    station.write_text(
+        f"schema: edgead.station/1\nstation: bench\nframes: {frames}\nresults: {results}\nstatus: {status}\n"
+        "cameras:\n  bench: {product: bench, detector: nothing, deadline_ms: 20000, queue: 16}\n"
+        "worker: {threads: 1}\n",
+        encoding="utf-8",
+    )
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom runtime.config import load_station\nfrom runtime.host import Host\n"
+        "Host(load_station(Path(sys.argv[1])), ('runtime.testing.nothing',)).run()"
+    )
+    command = [sys.executable, "-P", "-c", program, str(station)]
+    with running_host(command, status, folder / "host.log"):
+        context: zmq.Context[Any] = zmq.Context()
+        side = _Station(context, frames, results)
+        time.sleep(0.3)  # the subscription travels to the publisher
+        try:
+            yield side
+        finally:
+            side.close()
+            context.term()

@@ -1,0 +1,112 @@
+"""Looks at the machine edgead is to run on: `edgead doctor`. Every finding says what it means and what to do."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runtime.registry import Registry
+from runtime.weights import state, weights_dir
+
+#: Less free disk than this is worth a warning: templates of big banks take hundreds of megabytes.
+LOW_DISK_BYTES = 2 * 1024**3
+#: Packages whose versions matter for support.
+PACKAGES = ("torch", "torch-tensorrt", "tensorrt", "numpy", "opencv-python", "pyzmq", "msgpack", "pluggy", "pydantic")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One finding. ``status``: ok, note (for information), warn (works, but), fail (in the way)."""
+
+    check: str
+    status: str
+    detail: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the finding as plain values."""
+        return {"check": self.check, "status": self.status, "detail": self.detail}
+
+
+def examine(registry: Registry) -> list[Finding]:
+    """Return every finding, most basic first."""
+    return [*_system(), *_packages(), *_compute(), *_plugins(registry), *_weights(registry)]
+
+
+def _system() -> Iterator[Finding]:
+    version = platform.python_version()
+    supported = sys.version_info >= (3, 11)
+    yield Finding("python", "ok" if supported else "fail", version if supported else f"{version}: 3.11 or newer is needed")
+    linux = sys.platform == "linux" and hasattr(os, "memfd_create")
+    detail = platform.platform()
+    yield Finding("system", "ok" if linux else "fail", detail if linux else f"{detail}: the host needs Linux (memfd, packet sockets)")
+    yield Finding("cores", "ok", f"{len(os.sched_getaffinity(0))} usable of {os.cpu_count()}: {cpu_name()}")
+    memory = memory_bytes()
+    yield Finding("memory", "ok", f"{memory / 2**30:.1f} GiB")
+    free = shutil.disk_usage(Path.cwd()).free
+    low = free < LOW_DISK_BYTES
+    yield Finding("disk", "warn" if low else "ok", f"{free / 2**30:.1f} GiB free here" + (": templates may not fit" if low else ""))
+
+
+def _packages() -> Iterator[Finding]:
+    for name in PACKAGES:
+        try:
+            yield Finding(name, "ok", importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            optional = name in {"torch-tensorrt", "tensorrt"}
+            detail = "not installed: frames run on the eager backend" if optional else "missing: reinstall edgead"
+            yield Finding(name, "note" if optional else "fail", detail)
+
+
+def _compute() -> Iterator[Finding]:
+    import torch
+
+    yield Finding("cpu capability", "ok", torch.backends.cpu.get_cpu_capability())
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            properties = torch.cuda.get_device_properties(index)
+            memory = properties.total_memory / 2**30
+            yield Finding(f"cuda:{index}", "ok", f"{properties.name}, SM {properties.major}.{properties.minor}, {memory:.1f} GiB")
+    else:
+        built = torch.version.cuda
+        why = "torch is a CPU build" if built is None else f"torch is built for CUDA {built}, but finds no driver or device"
+        yield Finding("cuda", "note", f"{why}: workers run on the CPU")
+
+
+def _plugins(registry: Registry) -> Iterator[Finding]:
+    for name in sorted(registry.detectors):
+        record = registry.describe(name)
+        error = record.get("error")
+        yield Finding(f"detector {name}", "fail" if error else "ok", error or f"version {record['version']} from {record['distribution']}")
+    for broken in registry.broken:
+        yield Finding(f"plugin {broken.plugin}", "fail", f"{broken.distribution}: {broken.error}")
+
+
+def _weights(registry: Registry) -> Iterator[Finding]:
+    yield Finding("weights folder", "ok", str(weights_dir()))
+    for weight in registry.weights.values():
+        found = state(weight)
+        status = {"present": "ok", "damaged": "fail"}.get(found, "note")
+        hint = "" if found == "present" else f": `edgead weights fetch {weight.name}` or `edgead weights add FILE` if a detector needs it"
+        yield Finding(f"weights {weight.name}", status, f"{found}{hint}")
+
+
+def cpu_name() -> str:
+    """Return the processor's model name, or the architecture where the kernel does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def memory_bytes() -> int:
+    """Return the machine's physical memory in bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

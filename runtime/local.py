@@ -1,0 +1,76 @@
+"""A station of this machine's own, in processes of its own: for the demo, the benchmarks and system tests."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from runtime.errors import StationError
+from runtime.subscriber import ask_status
+
+#: A worker imports torch and loads a template before it is ready.
+READY_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 20.0
+
+
+def free_addresses(count: int) -> list[str]:
+    """Return loopback TCP addresses nobody uses at the moment."""
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [f"tcp://127.0.0.1:{probe.getsockname()[1]}" for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
+
+
+@contextlib.contextmanager
+def running_host(command: Sequence[str], status_address: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a host process, lend it once every worker is ready, then drain it with SIGTERM (SIGKILL if that does not help)."""
+    with log.open("wb") as stream:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream)
+        try:
+            wait_until(status_address, lambda status: status["ready"], process, log)
+            yield process
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def wait_until(
+    status_address: str, reached: Any, process: subprocess.Popen[bytes], log: Path, timeout_s: float = READY_TIMEOUT_S
+) -> dict[str, Any]:
+    """Ask the station's status until ``reached(status)`` holds; ``StationError`` with the log's end if it ends or takes too long."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise StationError(f"the host ended with status {process.returncode}: {_tail(log)}")
+        with contextlib.suppress(StationError):
+            status = ask_status(status_address, 0.5)
+            if reached(status):
+                return status
+        time.sleep(0.05)
+    raise StationError(f"the station was not ready after {timeout_s:g} s: {_tail(log)}")
+
+
+def edgead_command(*arguments: str) -> list[str]:
+    """Return the command line of this installation's `edgead`, safe from a folder that holds modules of the same names."""
+    return [sys.executable, "-P", "-m", "edgead", *arguments]
+
+
+def _tail(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return " | ".join(lines[-5:]) or "it printed nothing"

@@ -1,0 +1,104 @@
+"""Checks a station before it runs: file, store, templates, plugins, addresses. Changes nothing."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from runtime.config import Camera, Station, load_station
+from runtime.errors import ConfigError, EdgeadError
+from runtime.registry import Registry
+from runtime.store import Store
+
+
+@dataclass
+class Preflight:
+    """What was checked, in order, and what came out."""
+
+    station: str
+    checks: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether every check passed."""
+        return all(check["ok"] for check in self.checks)
+
+    def note(self, check: str, examine: Callable[[], str]) -> bool:
+        """Run one check; an ``EdgeadError`` is its failure."""
+        try:
+            detail, passed = examine(), True
+        except EdgeadError as error:
+            detail, passed = str(error), False
+        self.checks.append({"check": check, "ok": passed, "detail": detail})
+        return passed
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one record a check."""
+        return self.checks
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what `edgead validate --json` prints."""
+        return {"station": self.station, "ok": self.ok, "checks": self.checks}
+
+
+def check_station(path: Path, registry: Registry) -> Preflight:
+    """Check the station file at ``path`` and everything it names."""
+    report = Preflight(str(path))
+    loaded: list[Station] = []
+    stores: list[Store] = []
+    if not report.note("station file", lambda: _load(path, loaded)):
+        return report
+    station = loaded[0]
+    for key in ("frames", "results", "status"):
+        report.note(f"{key} address", lambda key=key: _free(getattr(station, key)))  # type: ignore[misc]
+    if report.note("store", lambda: _open(station, stores)):
+        for name, camera in station.cameras.items():
+            report.note(f"camera {name}", lambda camera=camera: _camera(stores[0], camera, registry))  # type: ignore[misc]
+    return report
+
+
+def _load(path: Path, loaded: list[Station]) -> str:
+    station = load_station(path)
+    loaded.append(station)
+    return f"station {station.station} with {len(station.cameras)} camera(s): {', '.join(station.cameras)}"
+
+
+def _open(station: Station, stores: list[Store]) -> str:
+    stores.append(Store(station.store))
+    return str(station.store)
+
+
+def _camera(store: Store, camera: Camera, registry: Registry) -> str:
+    """Check that the detector is installed and its active template whole and of a version it still is."""
+    detector = registry.detector(camera.detector)
+    template = store.active(camera.product, camera.detector)
+    problems = store.verify(template.digest)
+    if problems:
+        raise ConfigError("; ".join(str(problem) for problem in problems))
+    made_by = template.manifest.detector.version
+    if made_by != detector.version:
+        raise ConfigError(
+            f"template {template.digest[:12]} was made by {camera.detector} version {made_by}, installed is {detector.version}: calibrate again"
+        )
+    threshold = template.manifest.thresholds.image
+    cut = "no image threshold: every verdict will be NotDecidable" if threshold is None else f"threshold {threshold:.4f}"
+    return f"{camera.detector} for {camera.product}: template {template.digest[:12]}, {cut}, deadline {camera.deadline_ms} ms"
+
+
+def _free(address: str) -> str:
+    """Try to bind a TCP address; an ipc address is taken as it is."""
+    if not address.startswith("tcp://"):
+        return address
+    host, _, port = address.removeprefix("tcp://").rpartition(":")
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("" if host == "*" else host, int(port)))
+        except (OSError, OverflowError) as error:
+            raise ConfigError(f"{address} cannot be bound: {error}; is the station running already?") from error
+    return f"{address} is free"

@@ -1,0 +1,99 @@
+"""What a person sees in a terminal: progress bars, tables, one JSON line for scripts. The only place that uses rich."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+Progress = Callable[[int, int, str], None]
+
+#: Nothing shorter than this gets a progress bar.
+QUIET_S = 1.0
+
+
+@contextmanager
+def progress_bars() -> Iterator[Progress]:
+    """Lend a ``progress(done, total, what)`` that draws one bar on stderr per ``what`` that lasts; silent where stderr is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description:<26}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(compact=True),
+    )
+    tasks: dict[str, TaskID] = {}
+    first_seen: dict[str, float] = {}
+    with Bars(*columns, console=console, disable=not console.is_terminal) as bars:
+
+        def progress(done: int, total: int, what: str) -> None:
+            since = first_seen.setdefault(what, time.monotonic())
+            if what not in tasks:
+                if time.monotonic() - since < QUIET_S:
+                    return
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done, total=total)
+
+        yield progress
+
+
+def say(text: str) -> None:
+    """Print a line for people, on stderr, so that stdout stays clean for ``--json``."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - this is the place that prints
+
+
+def print_json(value: object) -> None:
+    """Print ``value`` as one JSON line on stdout: always the last line of a command run with ``--json``."""
+    print(json.dumps(value, ensure_ascii=False, allow_nan=False), flush=True)  # noqa: T201 - this is the place that prints
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table on stdout; numbers are aligned right."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left")
+    listed = [[_cell(value) for value in row] for row in rows]
+    for index, column in enumerate(columns):
+        numeric = bool(listed) and all(_is_number(row[index]) for row in listed)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in listed:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def show(value: Any, as_json: bool, columns: Sequence[str] = (), title: str = "") -> None:
+    """Print a list of records as a table of ``columns``, or a record as its keys and values; or either as JSON."""
+    if as_json:
+        print_json(value)
+    elif isinstance(value, dict):
+        print_table(title, ("", ""), [(key, each) for key, each in value.items()])
+    else:
+        print_table(title, columns, [[record.get(column) for column in columns] for record in value])
+
+
+def _cell(value: object) -> str:
+    from rich.markup import escape
+
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"  # noqa: PLR2004 - four digits either way
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return escape(", ".join(map(str, value)))
+    return escape(str(value))
+
+
+def _is_number(text: str) -> bool:
+    return text == "–" or text.lstrip("-").replace(".", "", 1).replace("e", "", 1).replace("-", "", 1).isdigit()
