@@ -39,7 +39,7 @@ def load_preset(path_or_name: str | Path) -> Preset:
     a file that is wrong has each fault with its line.
     """
     path = Path(path_or_name)
-    if path.suffix in {".yaml", ".yml"} or len(path.parts) != 1:
+    if path.suffix in {".yaml", ".yml"} or len(path.parts) > 1:
         return load_yaml(path, Preset)
     name = str(path_or_name)
     if name not in preset_names():

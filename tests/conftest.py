@@ -33,7 +33,7 @@ def find_data() -> Path:
 
 
 def find_reference() -> Path:
-    """Return the folder of recorded reference outputs: $EDGEAD_REFERENCE, else shared/reference beside the repository."""
+    """Return the folder of recorded outputs: $EDGEAD_REFERENCE, else shared/reference beside the repository."""
     return Path(os.environ.get("EDGEAD_REFERENCE") or REPOSITORY.parent / "shared" / "reference")
 
 

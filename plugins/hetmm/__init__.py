@@ -104,10 +104,10 @@ class Hetmm(Detector):
         gone = [index, *range(content.valid, content.capacity)] if index == 0 else [index]
         rest: dict[str, Tensor] = {}
         for name, tiles in bank.items():
-            left = tiles.clone()
-            sheets = left.view(left.shape[0], -1, TILE * TILE, left.shape[2])
-            sheets[:, gone] = sheets[:, 1:2] if index == 0 else sheets[:, :1]
-            rest[name] = left
+            sheets = tiles.view(tiles.shape[0], -1, TILE * TILE, tiles.shape[2])
+            left = sheets.clone()
+            left[:, gone] = sheets[:, 1:2] if index == 0 else sheets[:, :1]
+            rest[name] = left.view(tiles.shape)
         return rest
 
     def extend(

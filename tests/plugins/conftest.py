@@ -7,11 +7,18 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 from runtime.frame import Frame
 from runtime.testing.product import SimulatedProduct
 
 HERE = Path(__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def _one_torch_thread(_few_torch_threads: None) -> None:
+    # Maps of 16 x 16 are done before a second thread has woken up; on a busy machine waiting for it is all there is.
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

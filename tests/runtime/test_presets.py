@@ -1,0 +1,71 @@
+"""Detector presets: the shipped ones are what they say, and any other is checked like a station file."""
+
+import pytest
+
+from plugins.hetmm.settings import D0_WINDOWS, HetmmSettings
+from runtime.errors import ConfigError
+from runtime.presets import load_preset, preset_names
+
+
+def hetmm(name):
+    """Return the settings HETMM makes of a shipped preset."""
+    preset = load_preset(name)
+    assert preset.detector == "hetmm"
+    return HetmmSettings.model_validate(preset.settings)
+
+
+def test_hetmm_spells_out_the_defaults():
+    """The preset hetmm names every setting with its default."""
+    assert hetmm("hetmm") == HetmmSettings()
+    assert load_preset("hetmm").settings.keys() == HetmmSettings.model_fields.keys()
+
+
+def test_hetmm_d0_chooses_nothing():
+    """The preset hetmm-d0 differs from the defaults in one thing: its windows are fixed."""
+    assert hetmm("hetmm-d0") == HetmmSettings(windows="d0")
+
+
+def test_hetmm_fast_has_the_small_windows():
+    """The preset hetmm-fast has D1 of the specification: 5x3, 5x3, 7x3, none larger than those of D0."""
+    windows = hetmm("hetmm-fast").windows
+    assert windows == ((5, 3), (5, 3), (7, 3))
+    assert all(f <= f0 and b <= b0 for (f, b), (f0, b0) in zip(windows, D0_WINDOWS, strict=True))
+
+
+def test_presets_are_listed_without_station_files():
+    """The names are those of the preset files; the station file in the same folder is none."""
+    assert preset_names() == ["hetmm", "hetmm-d0", "hetmm-fast"]
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_shipped_preset_loads(name):
+    """Each shipped preset loads and its detector accepts its settings."""
+    assert hetmm(name)
+
+
+@pytest.mark.parametrize("name", ["hetm", "station", "", "..", "HETMM"])
+def test_an_unknown_name_lists_the_known_ones(name):
+    """A name that is no preset is refused with the names that are."""
+    with pytest.raises(ConfigError, match="hetmm, hetmm-d0, hetmm-fast"):
+        load_preset(name)
+
+
+def test_a_path_is_a_file(tmp_path):
+    """Whatever has a folder or a .yaml in it is read from disk, text or Path."""
+    path = tmp_path / "mine.yaml"
+    path.write_text("schema: edgead.preset/1\ndetector: brightness\nsettings: {map_side: 32}\n", encoding="utf-8")
+    for given in (path, str(path)):
+        assert load_preset(given).settings == {"map_side": 32}
+    with pytest.raises(ConfigError, match="no such file"):
+        load_preset(tmp_path / "hetmm")
+
+
+def test_a_faulty_preset_has_each_fault_with_its_line(tmp_path):
+    """Unknown keys and a wrong schema are told with file and line."""
+    path = tmp_path / "mine.yaml"
+    path.write_text("schema: edgead.station/1\ndetector: hetmm\nsetting: {}\n", encoding="utf-8")
+    with pytest.raises(ConfigError) as refusal:
+        load_preset(path)
+    first, second = str(refusal.value).splitlines()
+    assert first.startswith(f"{path}:1: schema: ")
+    assert second == f"{path}:3: setting: unknown key; remove it or check its spelling"
