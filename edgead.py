@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from runtime.registry import Registry
-    from runtime.store import Store
     from runtime.detector import Detector as Detector
     from runtime.detector import DetectorContext as DetectorContext
     from runtime.detector import DetectorResult as DetectorResult
@@ -27,6 +25,8 @@ if TYPE_CHECKING:
     from runtime.inspection import ErrorWord as ErrorWord
     from runtime.inspection import Inspection as Inspection
     from runtime.inspection import Verdict as Verdict
+    from runtime.registry import Registry
+    from runtime.store import Store
     from runtime.template import Template as Template
     from runtime.weights import WeightFile as WeightFile
     from runtime.weights import digest_of, locate
@@ -99,12 +99,16 @@ DetectorName = Annotated[str, typer.Option("--detector", "-d", help="Detector; s
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="Detector setting KEY=VALUE (YAML value); repeatable.")
 ]
-Preset = Annotated[str | None, typer.Option("--preset", help="Detector preset: a file, or a name from `configs`.")]
+Preset = Annotated[
+    str | None, typer.Option("--preset", help="Detector preset: a YAML file, or hetmm, hetmm-d0 or hetmm-fast.")
+]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
-Threads = Annotated[int, typer.Option(help="CPU threads; 0 = one per core.")]
-Who = Annotated[str, typer.Option(help="Who did it, for the ref log.", envvar="EDGEAD_WHO")]
+Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 = one per core.")]
+Who = Annotated[str, typer.Option(help="Who did it, for the ref log; default: your login.", envvar="EDGEAD_WHO")]
 Why = Annotated[str, typer.Option(help="Why, for the ref log.")]
 TemplateId = Annotated[str, typer.Argument(help="Template id, or its first digits.")]
+
+StationOption = Annotated[Path | None, typer.Option("--station", help="Station file to take the address from.")]
 
 _STATION = Path("station.yaml")
 _STORE = Path("store")
@@ -117,10 +121,34 @@ def _who() -> str:
     return getpass.getuser()
 
 
+def _address(station: Path | None, connect: str, key: str) -> str:
+    """Return the address to connect to: ``key`` of the station file where one is given, else ``connect``."""
+    from runtime.address import reachable
+    from runtime.config import load_station
+
+    return reachable(getattr(load_station(station), key) if station else connect)
+
+
 def _plugins() -> Registry:
     from runtime.registry import load_plugins
 
     return load_plugins(BUILTIN_PLUGINS)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"edgead {__version__}")  # noqa: T201 - it is what was asked for
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Take the options of edgead itself."""
+    del version
 
 
 @app.command()
@@ -128,11 +156,15 @@ def demo(
     out: Annotated[
         Path, typer.Option(help="Folder for parts, template, results and pictures; must not exist or be a former demo.")
     ] = Path("edgead-demo"),
-    rate: Annotated[float, typer.Option(help="Frames a second; 0 = as fast as they are answered.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Which simulated product.")] = 0,
+    rate: Annotated[float, typer.Option(min=0, help="Frames a second; 0 = as fast as they are answered.")] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, help="Which simulated product.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Show everything on a simulated product: calibrate, run a host, a camera and a subscriber, print verdicts. No GPU, camera or data."""
+    """Show everything on a simulated product: calibrate, inspect, print verdicts. Needs no GPU, camera or data.
+
+    A host, a camera and a subscriber run as processes of their own, over ZeroMQ. Takes a minute or two on two cores;
+    exit code 1 if a frame went unanswered or too few verdicts are right.
+    """
     from calibration.demo import DemoOptions, run_demo
     from runtime.terminal import print_json, progress_bars
 
@@ -158,7 +190,7 @@ def validate(
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of station files instead.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Check a station file, its store and its templates; every fault with its line."""
+    """Check a station file, its addresses, store and templates; exit code 2 and every fault, with its line."""
     from runtime.config import station_schema
     from runtime.preflight import check_station
     from runtime.terminal import print_json, show
@@ -167,20 +199,21 @@ def validate(
         print_json(station_schema())
         return
     report = check_station(station, _plugins())
-    show(report.as_json() if as_json else report.rows(), as_json, ("check", "ok", "detail"), str(station))
+    show(report.as_json() if as_json else report.checks, as_json, ("check", "ok", "detail"), str(station))
     raise typer.Exit(0 if report.ok else 2)
 
 
 @app.command()
 def calibrate(
     dataset: Annotated[Path, typer.Argument(help="Folder of good images, or MVTec layout (train/good).")],
+    *,
     product: Annotated[str, typer.Option(help="Product the template is for.")],
     detector: DetectorName = "hetmm",
     store: StoreDir = _STORE,
     preset: Preset = None,
     setting: Settings = None,
     false_reject: Annotated[float, typer.Option(help="Share of good parts that may be rejected, 0..1.")] = 0.01,
-    held_out: Annotated[int, typer.Option(help="Most frames scored held-out for the thresholds.")] = 120,
+    held_out: Annotated[int, typer.Option(min=0, help="Most frames scored held-out for the thresholds.")] = 120,
     activate: Annotated[bool, typer.Option("--activate", help="Make it the template that runs.")] = False,
     report: Annotated[Path | None, typer.Option(help="HTML report; default STORE/reports/ID.html.")] = None,
     device: Device = "cpu",
@@ -193,24 +226,25 @@ def calibrate(
     """Learn a template from good parts and set its thresholds from held-out good parts."""
     from calibration.calibrate import CalibrationOptions
     from calibration.jobs import CalibrationJob, run_calibration
-    from runtime.terminal import print_json, print_table, progress_bars
+    from runtime.terminal import progress_bars, say, show
 
     job = CalibrationJob(
         dataset=dataset, product=product, detector=detector, store=store, preset=preset, settings=setting or [],
-        activate=activate, report=report, who=who or _who(), why=why,
-        options=CalibrationOptions(false_reject=false_reject, held_out=held_out, device=device, threads=threads, seed=seed),
+        activate=activate, report=report, who=who or _who(), why=why, options=CalibrationOptions(
+            false_reject=false_reject, held_out=held_out, device=device, threads=threads, seed=seed
+        ),
     )  # fmt: skip
     with progress_bars() as progress:
         summary = run_calibration(job, _plugins(), progress)
-    if as_json:
-        print_json(summary)
-    else:
-        print_table("calibrated", ("", ""), list(summary.items()))
+    for warning in summary["warnings"]:
+        say(f"note: {warning}")
+    show(summary, as_json, title="calibrated")
 
 
 @app.command()
 def evaluate(
     dataset: Annotated[Path, typer.Argument(help="MVTec layout: train/good, test/*, ground_truth/*.")],
+    *,
     detector: DetectorName = "hetmm",
     preset: Preset = None,
     setting: Settings = None,
@@ -228,7 +262,7 @@ def evaluate(
     """Score a labelled test set: AUROC, AP and PRO, over all and per defect class."""
     from calibration.calibrate import CalibrationOptions
     from calibration.jobs import EvaluationJob, run_evaluation
-    from runtime.terminal import print_json, print_table, progress_bars
+    from runtime.terminal import print_json, print_record, print_table, progress_bars, say
 
     job = EvaluationJob(
         dataset=dataset, detector=detector, preset=preset, settings=setting or [], template=template, store=store,
@@ -236,6 +270,8 @@ def evaluate(
     )  # fmt: skip
     with progress_bars() as progress:
         figures = run_evaluation(job, _plugins(), progress)
+    for warning in figures["warnings"]:
+        say(f"note: {warning}")
     if as_json:
         print_json(figures)
         return
@@ -244,7 +280,7 @@ def evaluate(
     rows += [(label, *(each[name] for name in measures)) for label, each in figures["per_class"].items()]
     print_table(f"{figures['detector']} on {dataset}", ("class", *measures), rows)
     rest = ("n_references", "calibrate_s", "latency_ms_p50", "latency_ms_p99", "peak_memory_mb", "template")
-    print_table("", ("", ""), [(name, figures[name]) for name in rest])
+    print_record("", {name: figures[name] for name in rest})
 
 
 @app.command()
@@ -265,20 +301,20 @@ def run(
     host = Host(load_station(station), BUILTIN_PLUGINS)
     host.run()
     status = host.status()
-    say(
-        f"{status['frames']} frames, {status['inspections']} inspections, {sum(status['refused'].values())} refused messages"
-    )
+    refused = sum(status["refused"].values())
+    say(f"{status['frames']} frames, {status['inspections']} inspections, {refused} refused messages")
 
 
 @app.command()
 def camera(
     source: Annotated[str, typer.Argument(help="Folder to replay, video file, device number or stream URL.")],
-    station: Annotated[Path | None, typer.Option(help="Station file to take the address from.")] = None,
+    *,
+    station: StationOption = None,
     connect: Annotated[str, typer.Option(help="Address of the station's frame socket.")] = "tcp://127.0.0.1:5601",
     name: Annotated[str, typer.Option(help="Camera name, as in the station file.")] = "top",
     rate: Annotated[float, typer.Option(min=0, help="Frames a second; 0 = as fast as --window allows.")] = 0.0,
     window: Annotated[int, typer.Option(min=0, help="Most frames on their way; 0 = do not wait (a live camera).")] = 4,
-    loop: Annotated[bool, typer.Option("--loop", help="Replay the folder for ever.")] = False,
+    loop: Annotated[bool, typer.Option("--loop", help="Replay the folder or video for ever.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after this many frames.")] = None,
     checksum: Annotated[bool, typer.Option("--checksum", help="Send a CRC-32 of the pixels.")] = False,
     simulated: Annotated[bool, typer.Option("--simulated", help="Mark every frame as simulated.")] = False,
@@ -286,45 +322,42 @@ def camera(
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the station.")] = 30.0,
     as_json: Json = False,
 ) -> None:
-    """Send images to a station: a folder replayed, or what OpenCV opens."""
+    """Send images to a station: a folder replayed, or what OpenCV opens. Exit code 1 if a frame was refused."""
     from itertools import islice
 
     from runtime.camera import CameraOptions, replay
-    from runtime.config import load_station
     from runtime.sources import open_source
     from runtime.terminal import print_json, say
 
-    address = load_station(station).frames if station else connect
     options = CameraOptions(
-        name=name, address=address.replace("*", "127.0.0.1"), rate=rate, window=window, timeout_s=timeout,
+        name=name, address=_address(station, connect, "frames"), rate=rate, window=window, timeout_s=timeout,
         checksum=checksum, simulated=simulated, part_prefix=part_prefix,
     )  # fmt: skip
     count = replay(islice(open_source(source, loop=loop), limit), options)
+    words = [f"{number} {word}" for word, number in sorted(count.verdicts.items())]
+    words += [f"{number} refused ({word})" for word, number in sorted(count.refused.items())]
+    say(f"{count.sent} frames sent, {count.answered} answered: {', '.join(words)}")
     if as_json:
         print_json(count.as_json())
-    else:
-        verdicts = ", ".join(f"{number} {word}" for word, number in sorted((count.verdicts + count.refused).items()))
-        say(f"{count.sent} frames sent, {count.answered} answered: {verdicts}")
     raise typer.Exit(0 if count.sent == count.answered and not count.refused else 1)
 
 
 @app.command()
 def watch(
-    station: Annotated[Path | None, typer.Option(help="Station file to take the address from.")] = None,
+    *,
+    station: StationOption = None,
     connect: Annotated[str, typer.Option(help="Address of the station's result socket.")] = "tcp://127.0.0.1:5602",
     save_maps: Annotated[Path | None, typer.Option(help="Write every map as an overlay PNG into this folder.")] = None,
     count: Annotated[int | None, typer.Option(min=1, help="Stop after this many results.")] = None,
     idle: Annotated[float | None, typer.Option(min=0.1, help="Stop after this many seconds without a result.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print each result as a JSON line, then the totals.")] = False,
 ) -> None:
-    """Show a station's results as they come."""
+    """Show a station's results as they come. Exit code 1 if fewer than --count came, 7 if none did."""
     from runtime import watch as room
-    from runtime.config import load_station
     from runtime.subscriber import Subscriber
     from runtime.terminal import print_json
 
-    address = load_station(station).results if station else connect
-    with Subscriber(address.replace("*", "127.0.0.1")) as subscriber:
+    with Subscriber(_address(station, connect, "results")) as subscriber:
         tally = room.watch(subscriber, as_json=as_json, save_maps=save_maps, count=count, idle_s=idle)
     if as_json:
         print_json(tally.as_json())
@@ -333,41 +366,40 @@ def watch(
 
 @app.command()
 def status(
-    station: Annotated[Path | None, typer.Option(help="Station file to take the address from.")] = None,
+    station: StationOption = None,
     connect: Annotated[str, typer.Option(help="Address of the station's status socket.")] = "tcp://127.0.0.1:5603",
     as_json: Json = False,
 ) -> None:
-    """Ask a running station how it is; exit code 0 only when it is ready."""
-    from runtime.config import load_station
+    """Ask a running station how it is; exit code 0 only when it is ready, 7 when nothing answers."""
     from runtime.subscriber import ask_status
-    from runtime.terminal import show
+    from runtime.terminal import print_json, print_record
 
-    address = load_station(station).status if station else connect
-    answer = ask_status(address.replace("*", "127.0.0.1"))
+    answer = ask_status(_address(station, connect, "status"))
     if as_json:
-        show(answer, as_json)
+        print_json(answer)
     else:
         cameras = answer.pop("cameras")
-        show(answer, as_json, title=answer["station"])
+        print_record(f"station {answer['station']}", answer)
         for name, lane in cameras.items():
-            show(lane, as_json, title=f"camera {name}")
+            print_record(f"camera {name}", lane)
     raise typer.Exit(0 if answer["ready"] else 1)
 
 
 @app.command()
 def plugins(as_json: Json = False) -> None:
     """List detectors with the package each came from, and plugins that could not be loaded."""
-    from runtime.terminal import print_table, show
+    from runtime.terminal import print_json, show
 
     registry = _plugins()
     detectors = [registry.describe(name) for name in sorted(registry.detectors)]
     broken = [{"plugin": b.plugin, "distribution": b.distribution, "error": b.error} for b in registry.broken]
     if as_json:
-        show({"detectors": detectors, "broken": broken}, as_json)
+        print_json({"detectors": detectors, "broken": broken})
         return
-    show(detectors, as_json, ("name", "version", "distribution", "plugin"), "detectors")
+    show(detectors, False, ("name", "version", "distribution", "plugin"), "detectors")
+    broken += [each | {"plugin": each["name"]} for each in detectors if "error" in each]
     if broken:
-        print_table("broken plugins", ("plugin", "distribution", "error"), [list(each.values()) for each in broken])
+        show(broken, False, ("plugin", "distribution", "error"), "broken")
 
 
 @app.command()
@@ -391,14 +423,15 @@ def templates_list(
     as_json: Json = False,
 ) -> None:
     """List the templates of a store; the active ones are marked."""
-    from runtime.inventory import list_templates
-    from runtime.terminal import show
+    from runtime.inventory import HEADINGS, list_templates
+    from runtime.terminal import say, show
 
-    columns = ("template", "product", "detector", "active", "references", "image_threshold", "held_out")
     records = list_templates(_store(store), product)
-    if not as_json:
-        records = [record | {"template": record["template"][:12]} for record in records]
-    show(records, as_json, columns, str(store))
+    show(records if as_json else [each | {"template": each["template"][:12]} for each in records], as_json, HEADINGS)
+    for record in filter(lambda each: each["error"], records):
+        say(f"{record['template'][:12]}: {record['error']}")
+    if not records:
+        say(f"no template in {store}; `edgead calibrate` makes one")
 
 
 @templates_app.command("show")
@@ -425,6 +458,7 @@ def templates_rollback(
     product: Annotated[str, typer.Argument(help="Product.")],
     detector: DetectorName = "hetmm",
     store: StoreDir = _STORE,
+    *,
     who: Who = "",
     why: Why = "",
     as_json: Json = False,
@@ -490,14 +524,18 @@ def _store(folder: Path) -> Store:
 @weights_app.command("list")
 def weights_list(as_json: Json = False) -> None:
     """List the weight files detectors may ask for, and whether this machine has them."""
-    from runtime.terminal import show
+    from runtime.terminal import print_json, print_record, print_table
     from runtime.weights import state
 
     records = [
         {"name": w.name, "state": state(w), "file": w.filename, "sha256": w.sha256, "url": w.url, "licence": w.licence}
         for w in _plugins().weights.values()
     ]
-    show(records, as_json, ("name", "state", "file", "sha256", "licence"), "weights")
+    if as_json:
+        print_json(records)
+        return
+    print_table("weights", ("name", "state", "file"), [(each["name"], each["state"], each["file"]) for each in records])
+    print_record("licences", {each["name"]: each["licence"] for each in records})
 
 
 @weights_app.command("add")
@@ -513,15 +551,16 @@ def weights_add(file: Annotated[Path, typer.Argument(help="Weight file you have;
 @weights_app.command("fetch")
 def weights_fetch(name: Annotated[str, typer.Argument(help="Name from `edgead weights list`.")]) -> None:
     """Download a weight file and check its digest; a cut download resumes when run again."""
+    from runtime.errors import ConfigError
     from runtime.terminal import progress_bars, say
     from runtime.weights import fetch
 
     known = _plugins().weights
     if name not in known:
-        raise typer.BadParameter(f"expected one of {', '.join(known)}, found {name!r}")
+        raise ConfigError(f"expected weights of {', '.join(known)}, found {name!r}")
     with progress_bars() as progress:
         path = fetch(known[name], lambda done, total: progress(done, total or 0, f"fetching {name}"))
-    say(f"{name}: {path}")
+    say(f"{name}: {path}\nlicence: {known[name].licence}")
 
 
 # --- bench --------------------------------------------------------------------------------------------------------
@@ -534,31 +573,27 @@ def bench_host(
 ) -> None:
     """Measure what the host adds: a do-nothing detector beside a bare ZeroMQ echo of the same bytes, in turns."""
     from runtime.bench import bench_host as measure
-    from runtime.terminal import print_json, print_table, progress_bars
+    from runtime.terminal import print_json, print_record, print_table, progress_bars
 
     with progress_bars() as progress:
         figures = measure(frames, progress)
     if as_json:
         print_json(figures)
         return
-    columns = list(figures["cases"][0])
-    print_table(
-        "host beside a bare echo, same bytes, same run", columns, [list(case.values()) for case in figures["cases"]]
-    )
-    print_table("machine", ("", ""), list(figures["machine"].items()))
+    cases = figures["cases"]
+    rows = [[key, *(case[key] for case in cases)] for key in cases[0] if key != "case"]
+    print_table("host beside a bare echo, same bytes, same run", ("", *(case["case"] for case in cases)), rows)
+    print_record("machine", figures["machine"])
 
 
 def main() -> None:
-    """Run the command line; an ``EdgeadError`` is one line on stderr and its exit code."""
-    import sys
+    """Run the command line. What goes wrong is one line on stderr and an exit code: see ``docs/commands.md``."""
+    from functools import partial
 
-    from runtime.errors import EdgeadError
+    from runtime.shell import run_command
 
-    try:
-        app()
-    except EdgeadError as error:
-        print(f"edgead: {error}", file=sys.stderr)  # noqa: T201 - the one place a command's failure is printed
-        sys.exit(error.exit_code)
+    # typer may carry its own copy of click, so "wrong usage" has no name of its own to import.
+    run_command(partial(app, standalone_mode=False), typer.BadParameter.__bases__[0])
 
 
 if __name__ == "__main__":

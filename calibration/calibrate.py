@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from calibration.references import References
 from calibration.threshold import conformal_threshold
 from runtime.detector import Detector, DetectorContext, DetectorResult, TemplateContent
-from runtime.engine import Engine
+from runtime.engine import Engine, use_threads
 from runtime.errors import ConfigError
 from runtime.manifest import DetectorIdentity, Reference, Thresholds
 from runtime.store import Store
@@ -77,6 +77,11 @@ class Calibration:
     golden: tuple[GoldenFrame, ...]
     references: References
 
+    @property
+    def damaged(self) -> tuple[GoldenFrame, ...]:
+        """The golden frames with planted damage: the second half."""
+        return self.golden[len(self.golden) // 2 :]
+
 
 def resolve_settings(detector: Detector, given: dict[str, Any]) -> BaseModel:
     """Return the detector's settings with ``given`` applied; ``ConfigError`` names every key that does not fit."""
@@ -92,6 +97,7 @@ def learn(
     detector: Detector, references: References, settings: BaseModel, options: CalibrationOptions, progress: Progress
 ) -> TemplateContent:
     """Let the detector learn from all ``references``."""
+    use_threads(options.threads)
     context = DetectorContext(device=options.device, seed=options.seed, progress=progress)
     return detector.calibrate(references, settings, context)
 
@@ -100,17 +106,26 @@ def calibrate(
     detector: Detector, references: References, settings: BaseModel, options: CalibrationOptions, progress: Progress
 ) -> Calibration:
     """Learn, score held-out frames, set thresholds, keep golden frames."""
-    content = learn(detector, references, settings, options, progress)
-    engine = Engine(detector, content, device=options.device, threads=options.threads)
-    held_out = _leave_one_out(engine, references, options, progress)
-    if held_out is None:
+    engine = held_out = None
+    # Only a detector that overrides leave_out learns from every frame: the others would learn twice, perhaps for hours.
+    if type(detector).leave_out is not Detector.leave_out:
+        engine = _engine(detector, references, settings, options, progress)
+        held_out = _leave_one_out(engine, references, options, progress)
+    if engine is None or held_out is None:
         held = _held_back(len(references), options.held_out)
-        if held:
-            content = learn(detector, references.without(held), settings, options, progress)
-            engine = Engine(detector, content, device=options.device, threads=options.threads)
+        if engine is None or held:
+            engine = _engine(detector, references.without(held), settings, options, progress)
         held_out = _split(engine, references.only(held), progress)
         references = references.without(held)
-    return Calibration(content, _thresholds(held_out, options), held_out, _golden(engine, references), references)
+    golden = _golden(engine, references)
+    return Calibration(engine.content, _thresholds(held_out, options), held_out, golden, references)
+
+
+def _engine(
+    detector: Detector, references: References, settings: BaseModel, options: CalibrationOptions, progress: Progress
+) -> Engine:
+    content = learn(detector, references, settings, options, progress)
+    return Engine(detector, content, device=options.device, threads=options.threads)
 
 
 def save(

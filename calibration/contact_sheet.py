@@ -14,6 +14,7 @@ from runtime.inspection import Verdict
 #: Side of each frame on the sheet, gap and caption height, in pixels.
 TILE_PX, GAP_PX, CAPTION_PX = 220, 10, 30
 COLUMNS = 4
+_CELL = (2 * TILE_PX + CAPTION_PX + 2 * GAP_PX, TILE_PX + GAP_PX)
 _PAPER = (250, 250, 248)
 _INK = {Verdict.OK: (30, 120, 50), Verdict.NOT_OK: (190, 30, 30), Verdict.NOT_DECIDABLE: (170, 120, 0)}
 
@@ -29,21 +30,22 @@ class Picture:
 
 
 def write_contact_sheet(pictures: Sequence[Picture], file: Path) -> None:
-    """Write a PNG with one cell a picture, ``COLUMNS`` abreast: frame above overlay, caption below; nothing for no pictures."""
-    if not pictures:
-        return
+    """Write a PNG with one cell a picture, ``COLUMNS`` abreast: frame above overlay, caption below.
+
+    Frames are drawn square. No pictures give a blank sheet. Raises ``ConfigError`` for a picture that cannot be read.
+    """
     cells = [_cell(picture) for picture in pictures]
-    blank = np.full_like(cells[0], _PAPER)
-    cells += [blank] * (-len(cells) % COLUMNS)
-    rows = [np.hstack(cells[start : start + COLUMNS]) for start in range(0, len(cells), COLUMNS)]
+    blank = np.full((*_CELL, 3), _PAPER, np.uint8)
+    cells += [blank] * ((-len(cells) % COLUMNS) if cells else COLUMNS)
+    margin = np.full((_CELL[0], GAP_PX, 3), _PAPER, np.uint8)
+    rows = [np.hstack([*cells[start : start + COLUMNS], margin]) for start in range(0, len(cells), COLUMNS)]
     write_png(file, np.ascontiguousarray(np.vstack(rows)))
 
 
 def _cell(picture: Picture) -> np.ndarray:
     import cv2
 
-    height, width = 2 * TILE_PX + CAPTION_PX + 2 * GAP_PX, TILE_PX + GAP_PX
-    cell = np.full((height, width, 3), _PAPER, np.uint8)
+    cell = np.full((*_CELL, 3), _PAPER, np.uint8)
     for place, path in enumerate((picture.frame, picture.overlay)):
         image = read_image(path)
         image = image if image.ndim == 3 else np.repeat(image[:, :, None], 3, 2)  # noqa: PLR2004 - grey

@@ -1,8 +1,8 @@
 """`edgead demo`: a simulated product, a real calibration, and a real station over ZeroMQ on loopback.
 
-Three processes beside this one: the host, its detector worker, and a camera that replays the simulated parts; this process is the subscriber. Passed means:
-every frame was answered exactly once and decided, at least ``FOUND_SHARE`` of the planted defects are NotOK, and at least
-``PASSED_SHARE`` of the good parts are OK.
+Three processes beside this one: the host, its detector worker, and a camera that replays the simulated parts; this
+process is the subscriber. Passed means: every frame was answered exactly once and decided, at least ``FOUND_SHARE`` of
+the planted defects are NotOK, and at least ``PASSED_SHARE`` of the good parts are OK.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import contextlib
 import shutil
 import subprocess
 import time
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,11 +34,15 @@ from runtime.store import Store
 from runtime.subscriber import Received, Subscriber
 from runtime.terminal import say
 from runtime.testing.product import DEFECTS, SimulatedProduct, write_dataset
-from runtime.watch import ROWS, Tally, live_table, save_overlay
+from runtime.watch import Tally, save_overlay, shown
 
 REFERENCES, GOOD, PER_DEFECT = 60, 40, 6
 FOUND_SHARE, PASSED_SHARE = 0.95, 0.90
 PRODUCT = "bracket"
+#: One frame with the worker and one on its way to it: the worker never waits, and the latency is not the queue's.
+WINDOW = 2
+#: Longest wait for a verdict, and for a worker that says nothing: a loaded machine shall be slow, not undecided.
+DEADLINE_MS, HANG_S = 60_000, 120
 #: A demo writes this file first: only a folder that holds it is ever replaced.
 MARKER = "edgead-demo.txt"
 
@@ -60,6 +63,8 @@ class DemoOutcome:
     frames: int
     tally: Tally
     inspections: list[Inspection] = field(default_factory=list)
+    overlays: dict[int, Path] = field(default_factory=dict)
+    """Overlay picture by sequence number, of the results that carried a map."""
     seconds: float = 0.0
     duplicates: int = 0
 
@@ -84,8 +89,9 @@ class DemoOutcome:
     @property
     def passed(self) -> bool:
         """See the module docstring."""
-        answered = self.tally.received == self.frames and self.duplicates == 0 and not self.tally.verdicts["NotDecidable"]
-        return answered and self.found >= FOUND_SHARE and self.good_passed >= PASSED_SHARE
+        answered = self.tally.received == self.frames and self.duplicates == 0
+        decided = not self.tally.verdicts["NotDecidable"]
+        return answered and decided and self.found >= FOUND_SHARE and self.good_passed >= PASSED_SHARE
 
     def as_json(self) -> dict[str, Any]:
         """Return the figures `edgead demo --json` ends with."""
@@ -110,7 +116,7 @@ def run_demo(detector: Detector, options: DemoOptions, progress: Progress) -> De
     out = _fresh(options.out)
     line = _draw(out, options.seed, progress)
     _calibrate(detector, out, progress)
-    station = load_station(_write_station(out))
+    station = load_station(_write_station(out, detector.name))
     say(f"station {station.station}: frames {station.frames}, results {station.results}")
     outcome = _inspect(station, out, line, options.rate)
     sheet = _contact_sheet(out, outcome)
@@ -122,9 +128,13 @@ def _fresh(out: Path) -> Path:
     """Return an empty folder: a new one, or a former demo's, emptied."""
     if out.exists() and not (out / MARKER).exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out}: expected no such folder, or one a former demo made; name another with --out")
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
-    (out / MARKER).write_text("Made by `edgead demo`, which replaces this folder when run again.\n", encoding="utf-8")
+    try:
+        if out.exists():
+            shutil.rmtree(out)
+        out.mkdir(parents=True)
+        (out / MARKER).write_text("Made by `edgead demo`, which replaces it when run again.\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{out}: cannot be written: {error.strerror}; name another with --out") from error
     return out
 
 
@@ -163,12 +173,14 @@ def _calibrate(detector: Detector, out: Path, progress: Progress) -> None:
     )
 
 
-def _write_station(out: Path) -> Path:
+def _write_station(out: Path, detector: str) -> Path:
     frames, results, status = free_addresses(3)
     path = out / "station.yaml"
     path.write_text(
-        f"schema: edgead.station/1\nstation: demo\nstore: store\nframes: {frames}\nresults: {results}\nstatus: {status}\n"
-        f"cameras:\n  top:\n    product: {PRODUCT}\n    detector: hetmm\n    deadline_ms: 5000\n    queue: 8\n"
+        "schema: edgead.station/1\nstation: demo\nstore: store\n"
+        f"frames: {frames}\nresults: {results}\nstatus: {status}\n"
+        f"cameras:\n  top:\n    product: {PRODUCT}\n    detector: {detector}\n    deadline_ms: {DEADLINE_MS}\n"
+        f"worker:\n  hang_s: {HANG_S}\n"
         "publish:\n  map: raw\n  preview: true\n",
         encoding="utf-8",
     )
@@ -187,19 +199,21 @@ def _inspect(station: Station, out: Path, line: Path, rate: float) -> DemoOutcom
         with _camera(path, line, rate, out / "camera.log") as camera:
             started = time.monotonic()
             seen: set[int] = set()
-            for received in _shown(_results(subscriber, outcome.frames, camera), outcome):
+            for received in shown(_results(subscriber, outcome.frames, camera), outcome.tally, "edgead demo"):
                 outcome.seconds = time.monotonic() - started
                 outcome.duplicates += received.inspection.frame_id in seen
                 seen.add(received.inspection.frame_id)
                 outcome.inspections.append(received.inspection)
                 if (picture := save_overlay(received, out / "overlays")) is not None:
                     outcome.tally.pictures.append(str(picture))
+                    outcome.overlays[received.inspection.seq] = picture
     return outcome
 
 
 @contextlib.contextmanager
 def _camera(station: str, line: Path, rate: float, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    arguments = ("camera", str(line), "--station", station, "--name", "top", "--rate", str(rate), "--simulated")
+    arguments = ["camera", str(line), "--station", station, "--name", "top", "--simulated"]
+    arguments += ["--rate", str(rate), "--window", str(WINDOW), "--timeout", str(DEADLINE_MS / 1000)]
     with log.open("wb") as stream:
         camera = subprocess.Popen(edgead_command(*arguments), stdin=subprocess.DEVNULL, stdout=stream, stderr=stream)
         try:
@@ -212,7 +226,10 @@ def _camera(station: str, line: Path, rate: float, log: Path) -> Iterator[subpro
 
 
 def _results(subscriber: Subscriber, frames: int, camera: subprocess.Popen[bytes]) -> Iterator[Received]:
-    """Yield results until all frames are answered; a second longer to catch one too many, ``StationError`` if the camera failed."""
+    """Yield results until all frames are answered, and half a second longer to catch one too many.
+
+    Raises ``StationError`` if the camera failed.
+    """
     count = 0
     while count < frames:
         received = subscriber.receive(1000)
@@ -228,35 +245,15 @@ def _results(subscriber: Subscriber, frames: int, camera: subprocess.Popen[bytes
         yield extra
 
 
-def _shown(results: Iterator[Received], outcome: DemoOutcome) -> Iterator[Received]:
-    """Pass results on while showing them: a live table on a terminal, a line each elsewhere."""
-    from rich.console import Console
-    from rich.live import Live
-
-    console = Console(stderr=True)
-    recent: deque[Inspection] = deque(maxlen=ROWS)
-    with Live(console=console, auto_refresh=False, transient=True) as live:
-        for received in results:
-            inspection = received.inspection
-            outcome.tally.add(inspection)
-            recent.append(inspection)
-            if console.is_terminal:
-                live.update(live_table(recent, outcome.tally, "edgead demo"), refresh=True)
-            else:
-                score = "–" if inspection.score is None else f"{inspection.score:.4f}"
-                say(f"{inspection.seq:4d} {inspection.verdict.label:<12} {score}  {inspection.source}")
-            yield received
-
-
 def _contact_sheet(out: Path, outcome: DemoOutcome) -> str:
     """Write one picture of a good part and one of every defect kind, with maps and verdicts."""
-    overlays = dict(zip((each.seq for each in outcome.inspections), outcome.tally.pictures, strict=False))
     chosen: list[Picture] = []
     for kind in ("good", *DEFECTS):
-        first = next((each for each in outcome.inspections if each.source.endswith(f"_{kind}.png")), None)
-        if first is not None and first.seq in overlays:
+        suffix = f"_{kind}.png"
+        first = next((each for each in outcome.inspections if each.source.endswith(suffix)), None)
+        if first is not None and first.seq in outcome.overlays:
             caption = f"{kind.replace('_', ' ')}: {first.verdict.label} {first.score or 0:.2f}"
-            chosen.append(Picture(out / "line" / first.source, Path(overlays[first.seq]), caption, first.verdict))
+            chosen.append(Picture(out / "line" / first.source, outcome.overlays[first.seq], caption, first.verdict))
     sheet = out / "demo.png"
     write_contact_sheet(chosen, sheet)
     outcome.tally.pictures.insert(0, str(sheet))
@@ -265,13 +262,15 @@ def _contact_sheet(out: Path, outcome: DemoOutcome) -> str:
 
 def _sum_up(outcome: DemoOutcome, out: Path, sheet: str) -> None:
     figures = outcome.as_json()
-    area = "–" if figures["image_auroc"] is None else f"{figures['image_auroc']:.4f}"
+    area = "-" if figures["image_auroc"] is None else f"{figures['image_auroc']:.4f}"
+    answered = "" if outcome.frames == outcome.tally.received else ": NOT EVERY FRAME WAS ANSWERED"
     say("")
-    say(f"frames sent {outcome.frames} = inspections received {outcome.tally.received}"
-        if outcome.frames == outcome.tally.received
-        else f"frames sent {outcome.frames}, inspections received {outcome.tally.received}: NOT EVERY FRAME WAS ANSWERED")  # fmt: skip
+    say(f"frames sent {outcome.frames}, inspections received {outcome.tally.received}{answered}")
     say(f"verdicts: {figures['ok']} OK, {figures['not_ok']} NotOK, {figures['not_decidable']} NotDecidable")
     say(f"defects found {outcome.found:.1%}, good parts passed {outcome.good_passed:.1%}, image AUROC {area}")
-    say(f"latency p50 {figures['latency_ms_p50']} ms, p99 {figures['latency_ms_p99']} ms; {figures['throughput_fps']} frames/s")
+    say(
+        f"latency p50 {figures['latency_ms_p50']} ms, p99 {figures['latency_ms_p99']} ms; "
+        f"{figures['throughput_fps']} frames/s"
+    )
     say(f"pictures: {sheet} and {out / 'overlays'}; report: {out / 'report.html'}")
     say("demo passed" if outcome.passed else "DEMO FAILED")

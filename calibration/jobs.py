@@ -1,7 +1,13 @@
-"""The jobs behind `edgead calibrate` and `edgead evaluate`: from paths and names to a stored template or a record of figures."""
+"""The jobs behind `edgead calibrate` and `edgead evaluate`: from paths and names to a template or a record of figures.
+
+Whatever can be known to be wrong before the long part of a job is refused before it.
+"""
 
 from __future__ import annotations
 
+import math
+import os
+import re
 import resource
 import time
 from dataclasses import dataclass, field
@@ -18,7 +24,7 @@ from calibration.report import write_report
 from runtime.detector import Detector, TemplateContent
 from runtime.engine import Engine
 from runtime.errors import ConfigError
-from runtime.manifest import DetectorIdentity
+from runtime.manifest import SLUG, DetectorIdentity, Thresholds
 from runtime.presets import load_preset
 from runtime.registry import Registry
 from runtime.store import Store
@@ -39,7 +45,7 @@ class CalibrationJob:
     report: Path | None = None
     who: str = "unknown"
     why: str = ""
-    options: CalibrationOptions = CalibrationOptions()
+    options: CalibrationOptions = field(default_factory=CalibrationOptions)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,15 +60,20 @@ class EvaluationJob:
     store: Path = Path("store")
     scores: Path | None = None
     maps: Path | None = None
-    options: CalibrationOptions = CalibrationOptions()
+    options: CalibrationOptions = field(default_factory=CalibrationOptions)
 
 
 def run_calibration(job: CalibrationJob, registry: Registry, progress: Progress) -> dict[str, Any]:
     """Calibrate, store, report, and activate if asked; return the summary `edgead calibrate --json` prints."""
     detector = registry.detector(job.detector)
     settings = chosen_settings(detector, job.preset, job.settings)
+    _check(job.options)
+    if re.fullmatch(SLUG, job.product) is None:
+        raise ConfigError(f"--product: expected 1 to 64 of a-z 0-9 _ . -, found {job.product!r}")
     references = References(references_from(job.dataset))
     store = Store.create(job.store)
+    if job.report:
+        _make_room(job.report)
     started = time.monotonic()
     calibration = calibrate(detector, references, settings, job.options, progress)
     seconds = time.monotonic() - started
@@ -70,8 +81,7 @@ def run_calibration(job: CalibrationJob, registry: Registry, progress: Progress)
         name=detector.name, version=detector.version, distribution=registry.detectors[detector.name].distribution
     )
     template = save(calibration, store, product=job.product, detector=identity, who=job.who, why=job.why)
-    report = job.report or job.store / "reports" / f"{template.digest[:12]}.html"
-    report.parent.mkdir(parents=True, exist_ok=True)
+    report = job.report or _make_room(job.store / "reports" / f"{template.digest[:12]}.html")
     write_report(calibration, template, report)
     if job.activate:
         store.activate(template.digest, who=job.who, why=job.why or "calibrated")
@@ -90,13 +100,20 @@ def run_calibration(job: CalibrationJob, registry: Registry, progress: Progress)
         "calibrate_s": round(seconds, 3),
         "bank_mb": round(template.manifest.bank.size / 1e6, 2),
         "report": str(report),
+        "warnings": _promise_kept(thresholds),
     }
 
 
 def run_evaluation(job: EvaluationJob, registry: Registry, progress: Progress) -> dict[str, Any]:
     """Score the test set, with a template of the store or one learnt from ``train/good``; return the public figures."""
     detector = registry.detector(job.detector)
+    _check(job.options)
     dataset = read_dataset(job.dataset)
+    if not dataset.test:
+        raise ConfigError(f"{dataset.root}: expected test images in test/good and test/<defect>, found none")
+    for target in (job.scores, job.maps and job.maps / "map"):
+        if target:
+            _make_room(target)
     started = time.monotonic()
     content, template = _content(job, detector, dataset.references, progress)
     calibrate_s = None if job.template else round(time.monotonic() - started, 3)
@@ -120,7 +137,48 @@ def run_evaluation(job: EvaluationJob, registry: Registry, progress: Progress) -
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
         "template": template,
         "settings": dict(content.settings),
+        "warnings": list(dataset.warnings),
     }
+
+
+def _promise_kept(thresholds: Thresholds) -> list[str]:
+    """Tell what the integrator should know about the thresholds: none at all, or a promise worse than asked for."""
+    target, bound = thresholds.target or 0.0, thresholds.bound
+    if bound is None:
+        return ["no good part was held out, so there are no thresholds: every verdict will be NotDecidable"]
+    if bound <= target:
+        return []
+    return [
+        f"{thresholds.held_out} held-out good parts promise at most {bound:.1%} false rejects, not {target:.1%}: "
+        f"that takes {math.ceil(1 / target) - 1}"
+    ]
+
+
+def _check(options: CalibrationOptions) -> None:
+    """Refuse a target that is no share, and a device that is not there, before a detector meets it."""
+    import torch
+
+    if not 0 < options.false_reject < 1:
+        raise ConfigError(f"--false-reject: expected a share between 0 and 1, found {options.false_reject}")
+    kind, _, number = options.device.partition(":")
+    if kind not in {"cpu", "cuda"} or (number and not (kind == "cuda" and number.isdecimal())):
+        raise ConfigError(f"--device: expected cpu, cuda or cuda:N, found {options.device!r}")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"--device: expected a CUDA device for {options.device!r}, found {torch.cuda.device_count()}: "
+            "see `edgead doctor`, or use cpu"
+        )
+
+
+def _make_room(file: Path) -> Path:
+    """Make the folder ``file`` is to be written into; return ``file``."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot make the folder of {file}: {error.strerror}; name another place") from error
+    if file.is_dir() or not os.access(file.parent, os.W_OK):
+        raise ConfigError(f"expected a file that can be written, found {file}: name another place")
+    return file
 
 
 def chosen_settings(detector: Detector, preset: str | None, assignments: list[str]) -> BaseModel:
@@ -151,6 +209,7 @@ def _content(
     template = Store(job.store).template(job.template)
     if template.manifest.detector.name != detector.name:
         raise ConfigError(
-            f"template {template.digest[:12]} belongs to {template.manifest.detector.name}: add --detector {template.manifest.detector.name}"
+            f"template {template.digest[:12]} belongs to {template.manifest.detector.name}, not {detector.name}: "
+            f"add --detector {template.manifest.detector.name}"
         )
     return template.content(), template.digest

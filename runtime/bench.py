@@ -1,11 +1,13 @@
 """Measures what the host adds to moving a frame: a do-nothing detector beside a bare ZeroMQ echo of the same bytes.
 
-Both move the same frame message over loopback TCP into another process. The echo sends the same bytes back; the station puts the frame into shared
-memory, has a worker look at it, and publishes a result. Blocks of both alternate in one run, because machines are noisy: read the ratio.
+Both move the same frame message over loopback TCP into another process. The echo sends the same bytes back; the station
+puts the frame into shared memory, has a worker look at it, and publishes a result. Blocks of both alternate in one run,
+because machines are noisy: read the ratio.
 """
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
@@ -42,23 +44,32 @@ _TIMEOUT_MS = 20_000
 
 
 def bench_host(frames: int, progress: Progress) -> dict[str, Any]:
-    """Return {"cases": [...], "machine": {...}}; latencies in milliseconds, one frame at a time; throughput with a window."""
+    """Return {"cases": [...], "machine": {...}}, measured over ``frames`` frames a case, rounded up to whole blocks.
+
+    Latencies in milliseconds with one frame on its way; throughput in frames a second with ``WINDOW`` on their way.
+    """
     with tempfile.TemporaryDirectory() as folder, _station(Path(folder)) as station, _echo() as echo:
-        cases = [_case(station, echo, *case, frames, progress) for case in CASES]
-    machine = {"cpu": cpu_name(), "python": platform.python_version(), "pyzmq": zmq.__version__, "frames_per_case": frames}
+        cases = [_case({"echo": echo, "host": station}, case, frames, progress) for case in CASES]
+    machine = {
+        "cpu": cpu_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "pyzmq": zmq.__version__,
+        "frames_per_case": -(-frames // BLOCK) * BLOCK,
+    }
     return {"cases": cases, "machine": machine}
 
 
 def _case(
-    station: _Station, echo: _Echo, height: int, width: int, pixel_format: PixelFormat, frames: int, progress: Progress
+    sides: dict[str, _Echo], case: tuple[int, int, PixelFormat], frames: int, progress: Progress
 ) -> dict[str, Any]:
+    height, width, pixel_format = case
     pixels = np.random.default_rng(0).integers(0, 256, height * width * pixel_format.channels, dtype=np.uint8)
     name = f"{height} x {width} {pixel_format}"
-    sides: dict[str, _Station | _Echo] = {"echo": echo, "host": station}
-    latencies: dict[str, list[int]] = {"echo": [], "host": []}
-    rates: dict[str, list[float]] = {"echo": [], "host": []}
+    latencies: dict[str, list[int]] = {key: [] for key in sides}
+    rates: dict[str, list[float]] = {key: [] for key in sides}
     header = FrameHeader("bench", 1, 0, height, width, pixel_format, time.time_ns())
-    message = [*encode_frame(header), memoryview(pixels)]
+    message = [*encode_frame(header), pixels.data]
     for side in sides.values():
         side.one(message)  # first contact: connections, worker's first graph
     blocks = -(-frames // BLOCK)

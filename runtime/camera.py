@@ -1,7 +1,8 @@
 """The camera process: sends images as frame messages and keeps account of the receipts.
 
-Pacing: ``rate`` frames a second by the clock, and never more than ``window`` frames without a receipt. A station that falls behind
-therefore slows a replay down instead of losing frames; a live camera (``window`` 0) is not slowed and the station answers overload.
+Pacing: ``rate`` frames a second by the clock, and never more than ``window`` frames without a receipt. A station that
+falls behind therefore slows a replay down instead of losing frames; a live camera (``window`` 0) is not slowed and the
+station answers overload.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from runtime.wire import Receipt, decode_receipt, encode_frame
 #: Frames libzmq may hold for a station that does not take them.
 SEND_HIGH_WATER = 16
 LINGER_MS = 2000
+#: Smaller images are copied into the message: lending them to libzmq's thread costs more (its own threshold).
+COPY_BELOW_BYTES = 65536
 
 
 @dataclass
@@ -80,6 +83,7 @@ class CameraClient:
     def send(self, acquired: Acquired, trigger_id: int | None = None) -> None:
         """Send one image; raises ``StationError`` when the station takes nothing for ``timeout_s``."""
         image = np.ascontiguousarray(acquired.image)
+        pixels = image.data.cast("B")
         options, number = self.options, self.count.sent
         header = FrameHeader(
             camera=options.name,
@@ -94,11 +98,11 @@ class CameraClient:
             part_id=f"{options.part_prefix}{number:06d}" if options.part_prefix else "",
             source=acquired.source,
             simulated=options.simulated,
-            payload_crc32=zlib.crc32(image) if options.checksum else None,
+            payload_crc32=zlib.crc32(pixels) if options.checksum else None,
         )
         if not self._socket.poll(int(options.timeout_s * 1000), zmq.POLLOUT):
             raise self._silent("took no frame")
-        self._socket.send_multipart([*encode_frame(header), image], copy=image.nbytes < 65536)  # noqa: PLR2004 - libzmq's own threshold
+        self._socket.send_multipart([*encode_frame(header), pixels], copy=pixels.nbytes < COPY_BELOW_BYTES)
         self.count.sent += 1
 
     def receive(self, timeout_ms: int) -> Receipt | None:
@@ -113,10 +117,12 @@ class CameraClient:
         return receipt
 
     def wait_until_outstanding(self, most: int) -> None:
-        """Take receipts until at most ``most`` frames are without one; ``StationError`` after ``timeout_s`` of silence."""
+        """Take receipts until at most ``most`` frames lack one; ``StationError`` after ``timeout_s`` of silence."""
         while self.count.sent - self.count.answered > most:
             if self.receive(int(self.options.timeout_s * 1000)) is None:
-                raise self._silent(f"left {self.count.sent - self.count.answered} of {self.count.sent} frames without a receipt")
+                raise self._silent(
+                    f"left {self.count.sent - self.count.answered} of {self.count.sent} frames without a receipt"
+                )
 
     def close(self) -> None:
         """Close the connection, giving unsent frames ``LINGER_MS``."""
@@ -126,7 +132,8 @@ class CameraClient:
     def _silent(self, what: str) -> StationError:
         options = self.options
         return StationError(
-            f"the station at {options.address} {what} for {options.timeout_s:g} s: is `edgead run` up, and the address right?"
+            f"the station at {options.address} {what} for {options.timeout_s:g} s: "
+            "is `edgead run` up, and the address right?"
         )
 
 

@@ -42,16 +42,18 @@ def examine(registry: Registry) -> list[Finding]:
 def _system() -> Iterator[Finding]:
     version = platform.python_version()
     supported = sys.version_info >= (3, 11)
-    yield Finding("python", "ok" if supported else "fail", version if supported else f"{version}: 3.11 or newer is needed")
+    need = "" if supported else ": 3.11 or newer is needed"
+    yield Finding("python", "ok" if supported else "fail", version + need)
     linux = sys.platform == "linux" and hasattr(os, "memfd_create")
-    detail = platform.platform()
-    yield Finding("system", "ok" if linux else "fail", detail if linux else f"{detail}: the host needs Linux (memfd, packet sockets)")
+    need = "" if linux else ": the host needs Linux (memfd, packet sockets)"
+    yield Finding("system", "ok" if linux else "fail", platform.platform() + need)
     yield Finding("cores", "ok", f"{len(os.sched_getaffinity(0))} usable of {os.cpu_count()}: {cpu_name()}")
     memory = memory_bytes()
     yield Finding("memory", "ok", f"{memory / 2**30:.1f} GiB")
     free = shutil.disk_usage(Path.cwd()).free
     low = free < LOW_DISK_BYTES
-    yield Finding("disk", "warn" if low else "ok", f"{free / 2**30:.1f} GiB free here" + (": templates may not fit" if low else ""))
+    need = ": templates may not fit" if low else ""
+    yield Finding("disk", "warn" if low else "ok", f"{free / 2**30:.1f} GiB free here{need}")
 
 
 def _packages() -> Iterator[Finding]:
@@ -60,7 +62,7 @@ def _packages() -> Iterator[Finding]:
             yield Finding(name, "ok", importlib.metadata.version(name))
         except importlib.metadata.PackageNotFoundError:
             optional = name in {"torch-tensorrt", "tensorrt"}
-            detail = "not installed: frames run on the eager backend" if optional else "missing: reinstall edgead"
+            detail = "not installed: not needed on this backend" if optional else "missing: install edgead again"
             yield Finding(name, "note" if optional else "fail", detail)
 
 
@@ -71,11 +73,11 @@ def _compute() -> Iterator[Finding]:
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(index)
-            memory = properties.total_memory / 2**30
-            yield Finding(f"cuda:{index}", "ok", f"{properties.name}, SM {properties.major}.{properties.minor}, {memory:.1f} GiB")
+            size = f"SM {properties.major}.{properties.minor}, {properties.total_memory / 2**30:.1f} GiB"
+            yield Finding(f"cuda:{index}", "ok", f"{properties.name}, {size}")
     else:
         built = torch.version.cuda
-        why = "torch is a CPU build" if built is None else f"torch is built for CUDA {built}, but finds no driver or device"
+        why = f"torch is built for CUDA {built}, but finds no driver or device" if built else "torch is a CPU build"
         yield Finding("cuda", "note", f"{why}: workers run on the CPU")
 
 
@@ -83,7 +85,8 @@ def _plugins(registry: Registry) -> Iterator[Finding]:
     for name in sorted(registry.detectors):
         record = registry.describe(name)
         error = record.get("error")
-        yield Finding(f"detector {name}", "fail" if error else "ok", error or f"version {record['version']} from {record['distribution']}")
+        found = error or f"version {record['version']} from {record['distribution']}"
+        yield Finding(f"detector {name}", "fail" if error else "ok", found)
     for broken in registry.broken:
         yield Finding(f"plugin {broken.plugin}", "fail", f"{broken.distribution}: {broken.error}")
 
@@ -93,7 +96,7 @@ def _weights(registry: Registry) -> Iterator[Finding]:
     for weight in registry.weights.values():
         found = state(weight)
         status = {"present": "ok", "damaged": "fail"}.get(found, "note")
-        hint = "" if found == "present" else f": `edgead weights fetch {weight.name}` or `edgead weights add FILE` if a detector needs it"
+        hint = "" if found == "present" else ": see `edgead weights list`"
         yield Finding(f"weights {weight.name}", status, f"{found}{hint}")
 
 

@@ -33,7 +33,7 @@ class Engine:
 
     def __init__(self, detector: Detector, content: TemplateContent, *, device: str = "cpu", threads: int = 0) -> None:
         self.device = _device(device)
-        torch.set_num_threads(threads or available_cores())
+        use_threads(threads)
         self.detector = detector
         self.content = content
         self._bank = {name: tensor.to(self.device) for name, tensor in detector.bank(content).items()}
@@ -89,6 +89,11 @@ def export(
     example = torch.zeros((1, *frame_shape), dtype=torch.uint8)
     with torch.no_grad():
         return torch.export.export(graph, (example, *detector.bank(content).values()), strict=True)
+
+
+def use_threads(count: int) -> None:
+    """Let torch use ``count`` CPU threads in this process; 0 = one per core this process may use."""
+    torch.set_num_threads(count or available_cores())
 
 
 def available_cores() -> int:

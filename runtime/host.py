@@ -1,12 +1,14 @@
-"""The station's host process: takes frames, hands them to lanes, publishes one inspection for each. Never imports torch.
+"""The station's host process: takes frames, hands them to lanes, publishes one inspection each. Never imports torch.
 
-One thread, one poll loop. Sockets: frames (ROUTER, bound; cameras are DEALER), results (XPUB, bound; subscribers are SUB), status (REP).
-Life: STARTING -> RUNNING -> DRAINING (SIGTERM, Ctrl-C) -> STOPPED. While draining, frames already taken in are still inspected up to their
-deadlines and new ones are answered NotDecidable, stopping.
+One thread, one poll loop. Sockets: frames (ROUTER, bound; cameras are DEALER), results (XPUB, bound; subscribers are
+SUB), status (ROUTER, bound; who asks is REQ). Life: STARTING -> RUNNING -> DRAINING (SIGTERM, Ctrl-C) -> STOPPED. While
+draining, frames already taken in are still inspected up to their deadlines and new ones are answered NotDecidable,
+stopping.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -16,7 +18,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -27,19 +29,22 @@ from runtime.config import Station
 from runtime.errors import StationError, WireError
 from runtime.frame import FrameHeader
 from runtime.header import MAX_HEADER_BYTES
-from runtime.inspection import ErrorWord, Inspection, Verdict
+from runtime.inspection import Inspection, Verdict
 from runtime.lane import Answer, Lane
 from runtime.store import Store
 from runtime.wire import Receipt, decode_frame, encode_receipt, encode_result
 
 log = logging.getLogger("edgead.host")
 
-#: Results kept per subscriber that does not read; beyond it libzmq drops for that subscriber only (live view, not an archive).
+#: Results kept per subscriber that does not read; beyond it libzmq drops for that subscriber only: a live view is no
+#: archive.
 RESULT_HIGH_WATER = 1000
 #: Frame messages libzmq may hold for us per camera before the camera's own queue fills.
 FRAME_HIGH_WATER = 16
 #: Messages taken from the frame socket before workers and deadlines are looked at again.
 FRAMES_PER_TURN = 32
+#: How long a drained host still answers what had been sent to it: a camera that never pauses must not keep it alive.
+LAST_FRAMES_S = 1.0
 #: How long a stopped host waits for libzmq to hand out its last results.
 LINGER_MS = 1000
 
@@ -77,7 +82,8 @@ class Host:
 
     def stop(self) -> None:
         """Ask ``run`` to drain and return; safe from a signal handler or another thread."""
-        self._wake_writer.send(b"x")
+        with suppress(OSError):  # it has ended already
+            self._wake_writer.send(b"x")
 
     def run(self) -> None:
         """Bind, serve until stopped, drain, release everything."""
@@ -88,8 +94,12 @@ class Host:
                 self._serve()
         finally:
             for lane in self.lanes.values():
+                lane.worker.dismiss()
+            for lane in self.lanes.values():
                 lane.stop(time.monotonic_ns())
             context.destroy(linger=LINGER_MS)
+            self._wake_reader.close()
+            self._wake_writer.close()
             self.state = HostState.STOPPED
 
     # --- sockets ------------------------------------------------------------------------------------------------
@@ -103,16 +113,18 @@ class Host:
         self._results.setsockopt(zmq.SNDHWM, RESULT_HIGH_WATER)
         self._results.setsockopt(zmq.XPUB_VERBOSER, 1)
         self._results.setsockopt(zmq.MAXMSGSIZE, MAX_HEADER_BYTES)
-        self._status = context.socket(zmq.REP)
+        # Not REP: libzmq's gets out of step, and blocks its reader, when a peer sends anything but a REQ's message.
+        self._status = context.socket(zmq.ROUTER)
         self._status.setsockopt(zmq.MAXMSGSIZE, MAX_HEADER_BYTES)
         for sock, key in ((self._frames, "frames"), (self._results, "results"), (self._status, "status")):
             address = getattr(self.station, key)
             try:
-                _remove_stale_ipc(address)
+                _claim_ipc(address)
                 sock.bind(address)
-            except zmq.ZMQError as error:
+            except (OSError, zmq.ZMQError) as error:
                 raise StationError(
-                    f"cannot bind {key}: {address}: {error}; is another station running? Change `{key}` in the station file"
+                    f"cannot bind {key}: {address}: {error.strerror}; is another station running? "
+                    f"Change `{key}` in the station file"
                 ) from error
 
     # --- the loop -----------------------------------------------------------------------------------------------
@@ -143,8 +155,9 @@ class Host:
                 self._take_subscriptions()
             if self._status in ready:
                 self._answer_status()
-        while self._take_frames():  # what cameras had already sent is answered too, not left in the socket
-            pass
+        give_up = time.monotonic() + LAST_FRAMES_S
+        while self._take_frames() and time.monotonic() < give_up:
+            pass  # what cameras had already sent is answered too, not left in the socket
 
     def _idle(self) -> bool:
         return all(lane.pipeline.unanswered == 0 for lane in self.lanes.values())
@@ -154,7 +167,7 @@ class Host:
         for lane in self.lanes.values():
             self._publish_all(lane, lane.advance(now_ns))
 
-    def _timeout_ms(self) -> float:
+    def _timeout_ms(self) -> int:
         """Time until the next deadline or restart, in milliseconds, rounded up; at most one second."""
         due = [at for lane in self.lanes.values() if (at := lane.next_due_ns()) is not None]
         if not due:
@@ -164,7 +177,7 @@ class Host:
     def _watch_workers(self, poller: zmq.Poller, watched: dict[int, Lane]) -> None:
         """Keep the poller in step with the workers that live now."""
         current = {lane.worker.link.fileno(): lane for lane in self.lanes.values() if lane.worker.link is not None}
-        if current.keys() == watched.keys():
+        if current == watched:  # lanes too: two workers that died together may come back with their numbers swapped
             return
         for fd in watched.keys() - current.keys():
             poller.unregister(fd)
@@ -190,22 +203,26 @@ class Host:
         header: FrameHeader | None = None
         try:
             header, pixels = decode_frame(parts, max_payload_bytes=self.station.max_frame_bytes)
-            lane = self.lanes.get(header.camera)
-            if lane is None:
-                known = ", ".join(self.lanes)
-                raise WireError("unknown_camera", f"the station knows {known}, found {header.camera!r}")
+            lane = self._lane_of(header)
         except WireError as refusal:
             self._refuse(identity, header, refusal)
             return
         self._seq += 1
         now_ns = time.monotonic_ns()
         if self.state is HostState.DRAINING:
-            answer = lane.refuse(header, self._seq, now_ns, time.time_ns())
+            at_once: Answer | None = lane.refuse(header, self._seq, now_ns, time.time_ns())
         else:
-            answer = lane.take(header, pixels, self._seq, now_ns, time.time_ns())
+            at_once = lane.take(header, pixels, self._seq, now_ns, time.time_ns())
         self._route[self._seq] = identity
-        if answer is not None:
-            self._publish_all(lane, [answer])
+        if at_once is not None:
+            self._publish_all(lane, [at_once])
+
+    def _lane_of(self, header: FrameHeader) -> Lane:
+        lane = self.lanes.get(header.camera)
+        if lane is None:
+            known = ", ".join(self.lanes)
+            raise WireError("unknown_camera", f"the station knows {known}, found {header.camera!r}")
+        return lane
 
     def _refuse(self, identity: bytes, header: FrameHeader | None, refusal: WireError) -> None:
         self.refused[refusal.reason] += 1
@@ -291,8 +308,12 @@ class Host:
                 self.subscribers = max(0, self.subscribers - 1)
 
     def _answer_status(self) -> None:
-        self._status.recv_multipart()
-        self._status.send(json.dumps(self.status()).encode())
+        try:
+            identity, *request = self._status.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            return
+        if request[0] == b"":  # what a REQ puts before its question
+            self._status.send_multipart([identity, b"", json.dumps(self.status()).encode()], zmq.NOBLOCK)
 
     def status(self) -> dict[str, Any]:
         """Return what `edgead status --json` prints."""
@@ -315,18 +336,22 @@ class Host:
         }
 
 
-def _remove_stale_ipc(address: str) -> None:
-    """Remove the socket file a killed host left behind, if nobody listens on it any more."""
-    if not address.startswith("ipc://"):
-        return
+def _claim_ipc(address: str) -> None:
+    """Make sure that nobody listens on an ipc address; ``OSError`` if somebody does, or if it cannot be found out.
+
+    libzmq removes whatever is at the path before it binds: it would cut a running station off without a word.
+    """
     path = Path(address.removeprefix("ipc://"))
-    if path.is_socket():
-        probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        with probe:
-            try:
-                probe.connect(str(path))
-            except ConnectionRefusedError:
-                path.unlink(missing_ok=True)
+    if not address.startswith("ipc://") or not path.exists():
+        return
+    if not path.is_socket():
+        raise OSError(errno.EEXIST, "there is a file of that name that is no socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return  # left behind by a killed host
+    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
 
 @contextmanager

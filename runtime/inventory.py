@@ -8,15 +8,29 @@ from runtime.errors import TemplateError
 from runtime.store import Store
 from runtime.template import Template
 
+#: What `edgead templates list` says about each template, under headings that fit 80 columns; ``error`` besides.
+HEADINGS = {
+    "template": "template",
+    "product": "product",
+    "detector": "detector",
+    "active": "active",
+    "references": "refs",
+    "image_threshold": "cut",
+    "held_out": "held out",
+}
+
 
 def list_templates(store: Store, product: str | None) -> list[dict[str, Any]]:
-    """Return a record for every template; one whose manifest is damaged is listed with its error instead of stopping the list."""
+    """Return a record for every template of the store, or of one product.
+
+    A template whose manifest is damaged is listed with its ``error``, which is None otherwise.
+    """
     records = []
     for owner, digest in store.listed(product):
         try:
             records.append(_summary(store, store.template(digest)))
         except TemplateError as error:
-            records.append({"template": digest, "product": owner, "error": str(error)})
+            records.append(dict.fromkeys(HEADINGS) | {"template": digest, "product": owner, "error": str(error)})
     return records
 
 
@@ -57,6 +71,7 @@ def _summary(store: Store, template: Template) -> dict[str, Any]:
         "references": len(manifest.references),
         "image_threshold": manifest.thresholds.image,
         "held_out": manifest.thresholds.held_out,
+        "error": None,
     }
 
 

@@ -1,6 +1,7 @@
 """One camera's way through the host: pipeline, shared memory and worker, and the records that come out.
 
-A lane decides; ``runtime.host`` does the talking. Everything that leaves a lane is an ``Answer``: exactly one for every frame that came in.
+A lane decides; ``runtime.host`` does the talking. Everything that leaves a lane is an ``Answer``: exactly one for every
+frame that came in.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ class Answer:
 class Lane:
     """The frames of one camera. Times are monotonic nanoseconds except ``received_ns``, which is UTC."""
 
-    def __init__(self, name: str, camera: Camera, station: Station, template: Template, builtins: tuple[str, ...]) -> None:
+    def __init__(
+        self, name: str, camera: Camera, station: Station, template: Template, builtins: tuple[str, ...]
+    ) -> None:
         self.name = name
         self.camera = camera
         self.template = template
@@ -53,6 +56,7 @@ class Lane:
         self.pipeline = Pipeline(camera.queue, camera.deadline_ms * 1_000_000)
         self.counts: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
+        self._map_encoding = station.publish.map
         room = answer_bytes(template.manifest.map_shape, preview=station.publish.preview)
         self._slots = Slots.create(self.pipeline.slot_count, station.max_frame_bytes, room)
         setup = {
@@ -73,7 +77,9 @@ class Lane:
             name, setup, self._slots, start_timeout_s=station.worker.start_timeout_s, hang_s=station.worker.hang_s
         )
 
-    def take(self, header: FrameHeader, pixels: memoryview, number: int, now_ns: int, received_ns: int) -> Answer | None:
+    def take(
+        self, header: FrameHeader, pixels: memoryview, number: int, now_ns: int, received_ns: int
+    ) -> Answer | None:
         """Admit a frame, copying its pixels into shared memory (the only copy); an answer at once if it cannot wait."""
         self.counts["frames"] += 1
         ticket = self.pipeline.admit(number, header, now_ns, received_ns)
@@ -94,13 +100,15 @@ class Lane:
 
     def advance(self, now_ns: int) -> list[Answer]:
         """Do everything that is due: deadlines, hung worker, restart, dispatch. Never blocks."""
-        answers = [self._undecided(ticket, *self._why_expired(held), now_ns) for ticket, held in self.pipeline.expired(now_ns)]
+        answers = [
+            self._undecided(ticket, *self._why_expired(held), now_ns) for ticket, held in self.pipeline.expired(now_ns)
+        ]
         overdue = self.worker.overdue(now_ns, self.pipeline.busy_since_ns)
         if overdue:
             answers += self._bury(now_ns, overdue)
         self.worker.start_if_due(now_ns)
         if self.worker.state is WorkerState.READY:
-            answers += self._dispatch(now_ns)
+            self._dispatch(now_ns)
         return answers
 
     def next_due_ns(self) -> int | None:
@@ -123,6 +131,7 @@ class Lane:
     def stop(self, now_ns: int) -> list[Answer]:
         """Stop the worker; whatever has not left yet leaves undecided."""
         self.worker.stop()
+        self._slots.close()
         detail = "the station is stopping"
         return [self._undecided(ticket, ErrorWord.STOPPING, detail, now_ns) for ticket in self.pipeline.drained()]
 
@@ -143,7 +152,7 @@ class Lane:
             "errors": dict(self.errors),
         }
 
-    def _dispatch(self, now_ns: int) -> list[Answer]:
+    def _dispatch(self, now_ns: int) -> None:
         while (ticket := self.pipeline.dispatch(now_ns)) is not None:
             header = ticket.header
             record = {
@@ -156,12 +165,11 @@ class Lane:
             try:
                 self.worker.send(record)
             except EOFError:
-                return self._bury(now_ns, "died")
-        return []
+                return  # it died: ``read_worker`` takes what it still said, then buries it
 
     def _handle(self, record: dict[str, Any], now_ns: int) -> list[Answer]:
         if record["op"] == "ready":
-            self.worker.ready()
+            self.worker.ready(now_ns)
             return []
         if record["op"] == "failed":
             return self._bury(now_ns, f"could not load: {record['error']}")
@@ -179,6 +187,8 @@ class Lane:
     def _outcome(self, ticket: Ticket, record: dict[str, Any], dispatched_ns: int, now_ns: int) -> Answer:
         """Turn the worker's record into an answer; anything doubtful about it raises or is NotDecidable."""
         if record["op"] != "done":
+            if record["error"] not in _WORKER_ERRORS:
+                raise ValueError(f"expected an error word of {_WORKER_ERRORS}, found {record['error']!r}")
             return self._undecided(ticket, ErrorWord(record["error"]), str(record["detail"]), now_ns)
         score, threshold = record["score"], self.thresholds.image
         if type(score) is not float or not math.isfinite(score):
@@ -186,10 +196,8 @@ class Lane:
         if threshold is None:
             detail = "the template has no image threshold: calibrate with more references"
             return self._undecided(ticket, ErrorWord.THRESHOLD_MISSING, detail, now_ns)
-        map_bytes, preview_bytes = record["map_bytes"], record["preview_bytes"]
-        info = MapInfo(**record["map"]) if map_bytes else None
-        if info and (info.height, info.width) != self.template.manifest.map_shape:
-            raise ValueError(f"expected a map of {self.template.manifest.map_shape}, found {info.height} x {info.width}")
+        map_bytes, preview_bytes = _count_in(record, "map_bytes"), _count_in(record, "preview_bytes")
+        info = self._map_info(record, map_bytes)
         payload = bytes(self._slots.answer(ticket.slot, map_bytes + preview_bytes))
         answer = Answer(
             ticket.header,
@@ -199,12 +207,27 @@ class Lane:
             decide(score, threshold),
             score=score,
             queue_us=max(0, dispatched_ns - ticket.admitted_ns) // 1000,
-            detect_us=record["detect_us"],
+            detect_us=_count_in(record, "detect_us"),
             map=info,
             map_payload=payload[:map_bytes],
             preview=payload[map_bytes:],
         )
         return self._count(answer)
+
+    def _map_info(self, record: dict[str, Any], size: int) -> MapInfo | None:
+        """Return the description of the answer's map; ``ValueError`` unless it is the map the station file asks for."""
+        if self._map_encoding == "none" and not size:
+            return None
+        info = MapInfo(**record["map"])
+        height, width = self.template.manifest.map_shape
+        described = (self._map_encoding, _MAP_DTYPE.get(self._map_encoding), height, width)
+        if (info.encoding, info.dtype, info.height, info.width) != described:
+            raise ValueError(f"expected a map {described}, found {info}")
+        if not (math.isfinite(info.scale) and math.isfinite(info.offset)):
+            raise ValueError(f"expected a finite scale and offset, found {info}")
+        if size != height * width * 2 and (info.encoding == "raw" or not size):
+            raise ValueError(f"expected the bytes of a map of {height} x {width}, found {size}")
+        return info
 
     def _undecided(self, ticket: Ticket, word: ErrorWord, detail: str, now_ns: int) -> Answer:
         return self._count(
@@ -242,4 +265,15 @@ class Lane:
         return [self._undecided(victim, ErrorWord.DETECTOR_CRASH, f"the worker {why}", now_ns)]
 
 
+def _count_in(record: dict[str, Any], name: str) -> int:
+    """Return a whole number of 0 or more; ``ValueError`` for anything else, ``KeyError`` for nothing."""
+    value = record[name]
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{name}: expected a whole number of 0 or more, found {value!r}")
+    return value
+
+
+_MAP_DTYPE = {"raw": "float16", "png16": "uint16"}
+#: What a worker may say about its detector; every other word is the host's to say.
+_WORKER_ERRORS = (ErrorWord.DETECTOR_ERROR, ErrorWord.RESULT_BAD)
 _COUNT_NAME = {Verdict.OK: "ok", Verdict.NOT_OK: "not_ok", Verdict.NOT_DECIDABLE: "not_decidable"}

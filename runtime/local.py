@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,20 @@ def free_addresses(count: int) -> list[str]:
 
 
 @contextlib.contextmanager
-def running_host(command: Sequence[str], status_address: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a host process, lend it once every worker is ready, then drain it with SIGTERM (SIGKILL if that does not help)."""
+def running_host(
+    command: Sequence[str],
+    status_address: str,
+    log: Path,
+    reached: Callable[[dict[str, Any]], bool] = lambda status: bool(status["ready"]),
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a host, lend it once ``reached(status)``, then drain it with SIGTERM (SIGKILL if that does not help).
+
+    ``reached`` waits for every worker to be ready unless told otherwise. Raises ``StationError`` as ``wait_until``.
+    """
     with log.open("wb") as stream:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream)
         try:
-            wait_until(status_address, lambda status: status["ready"], process, log)
+            wait_until(status_address, reached, process, log)
             yield process
         finally:
             if process.poll() is None:
@@ -51,9 +59,16 @@ def running_host(command: Sequence[str], status_address: str, log: Path) -> Iter
 
 
 def wait_until(
-    status_address: str, reached: Any, process: subprocess.Popen[bytes], log: Path, timeout_s: float = READY_TIMEOUT_S
+    status_address: str,
+    reached: Callable[[dict[str, Any]], bool],
+    process: subprocess.Popen[bytes],
+    log: Path,
+    timeout_s: float = READY_TIMEOUT_S,
 ) -> dict[str, Any]:
-    """Ask the station's status until ``reached(status)`` holds; ``StationError`` with the log's end if it ends or takes too long."""
+    """Ask for the status until ``reached(status)``, and return it.
+
+    Raises ``StationError`` with the log's end if the host ends or ``timeout_s`` pass.
+    """
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -67,7 +82,7 @@ def wait_until(
 
 
 def edgead_command(*arguments: str) -> list[str]:
-    """Return the command line of this installation's `edgead`, safe from a folder that holds modules of the same names."""
+    """Return the command line of this installation's `edgead`, safe in a folder with modules of the same names."""
     return [sys.executable, "-P", "-m", "edgead", *arguments]
 
 

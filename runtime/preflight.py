@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from runtime.config import Camera, Station, load_station
-from runtime.errors import ConfigError, EdgeadError
+from runtime.errors import ConfigError, EdgeadError, TemplateError, WeightsError
 from runtime.registry import Registry
 from runtime.store import Store
+from runtime.template import Template
+from runtime.weights import digest_of
 
 
 @dataclass
@@ -72,20 +74,36 @@ def _open(station: Station, stores: list[Store]) -> str:
 
 
 def _camera(store: Store, camera: Camera, registry: Registry) -> str:
-    """Check that the detector is installed and its active template whole and of a version it still is."""
+    """Check that the detector is installed, its active template whole and of its version, its weights those it had."""
     detector = registry.detector(camera.detector)
     template = store.active(camera.product, camera.detector)
     problems = store.verify(template.digest)
     if problems:
-        raise ConfigError("; ".join(str(problem) for problem in problems))
+        raise TemplateError("; ".join(str(problem) for problem in problems))
     made_by = template.manifest.detector.version
     if made_by != detector.version:
-        raise ConfigError(
-            f"template {template.digest[:12]} was made by {camera.detector} version {made_by}, installed is {detector.version}: calibrate again"
+        raise TemplateError(
+            f"template {template.digest[:12]} was made by {camera.detector} version {made_by}, "
+            f"installed is {detector.version}: calibrate again"
         )
-    threshold = template.manifest.thresholds.image
-    cut = "no image threshold: every verdict will be NotDecidable" if threshold is None else f"threshold {threshold:.4f}"
-    return f"{camera.detector} for {camera.product}: template {template.digest[:12]}, {cut}, deadline {camera.deadline_ms} ms"
+    _weights(template, registry)
+    value = template.manifest.thresholds.image
+    cut = "no image threshold: every verdict will be NotDecidable" if value is None else f"threshold {value:.4f}"
+    found = f"{camera.detector} for {camera.product}: template {template.digest[:12]}"
+    return f"{found}, {cut}, deadline {camera.deadline_ms} ms"
+
+
+def _weights(template: Template, registry: Registry) -> None:
+    """Raise ``WeightsError`` unless every registered weight file the template was made with is here."""
+    for name, made_with in template.manifest.weights.items():
+        if name not in registry.weights:
+            continue  # a detector may look after its own weights
+        found = digest_of(registry.weights[name])
+        if found != made_with:
+            raise WeightsError(
+                f"template {template.digest[:12]} was made with {name} weights {made_with}, "
+                f"this machine has {found}: calibrate again"
+            )
 
 
 def _free(address: str) -> str:

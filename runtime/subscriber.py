@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import zmq
 
@@ -54,17 +55,21 @@ class Subscriber:
         self._socket.setsockopt(zmq.SUBSCRIBE, prefix + camera.encode() if station else prefix)
         self._socket.connect(address)
 
-    def __enter__(self) -> Subscriber:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def receive(self, timeout_ms: int) -> Received | None:
-        """Return the next result, or None after ``timeout_ms``; raises ``WireError`` for a message that is none."""
-        while self._socket.poll(timeout_ms):
+        """Return the next result, or None after ``timeout_ms`` (negative: wait for ever).
+
+        Raises ``WireError`` for a message that is no result.
+        """
+        give_up = None if timeout_ms < 0 else time.monotonic() + timeout_ms / 1000
+        while self._socket.poll(-1 if give_up is None else max(0, round((give_up - time.monotonic()) * 1000))):
             inspection, map_payload, preview = decode_result(self._socket.recv_multipart())
-            # A topic filter is a prefix: camera "top" also lets "top2" through.
+            # A topic filter is a prefix: camera "top" also lets "top2" through, which must not reset the clock.
             if (self._camera or inspection.camera) == inspection.camera:
                 return Received(inspection, _bytes(map_payload), _bytes(preview))
         return None

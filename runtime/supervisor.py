@@ -7,8 +7,8 @@ States::
         +--died-----------|--------> RESTARTING <--+  | (back-off grows while it keeps dying)
                           +--stop--> STOPPED  (from every state)
 
-The supervisor never gives up: a station that answers NotDecidable and tries again every ``MAX_BACKOFF_S`` is better than one that needs
-a person at night. It never blocks: ``poll`` does what is due and returns what happened.
+The supervisor never gives up: a station that answers NotDecidable and tries again every ``MAX_BACKOFF_S`` is better
+than one that needs a person at night. Nothing here waits for a worker, except ``gone`` for ``REAP_S`` and ``stop``.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ from runtime.slots import Slots
 
 log = logging.getLogger("edgead.host")
 
-#: First and largest pause before a restart, seconds; doubled at every death within ``HEALTHY_S`` of the start before it.
+#: First and largest pause before a restart, seconds; doubled at every death of a worker that was not healthy yet.
 FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 30.0
-#: A worker that lived this long was healthy: the next death starts the back-off anew.
+#: A worker that has been ready this long was healthy: its death starts the back-off anew.
 HEALTHY_S = 60.0
+#: How long a killed worker may take to vanish. One stuck in a driver's system call may never: it is left behind.
+REAP_S = 0.5
 #: How long a worker may take to end after "stop" before it is killed.
 STOP_S = 3.0
 
@@ -43,9 +45,11 @@ class WorkerState(StrEnum):
 
 
 class Supervisor:
-    """One worker process and its link. ``setup`` is the record the worker loads from; times are monotonic nanoseconds."""
+    """One worker process and its link. ``setup``: the record the worker loads from. Times are monotonic nanoseconds."""
 
-    def __init__(self, name: str, setup: dict[str, Any], slots: Slots, *, start_timeout_s: float, hang_s: float) -> None:
+    def __init__(
+        self, name: str, setup: dict[str, Any], slots: Slots, *, start_timeout_s: float, hang_s: float
+    ) -> None:
         self.name = name
         self.state = WorkerState.STARTING
         self.restarts = 0
@@ -57,6 +61,7 @@ class Supervisor:
         self._process: subprocess.Popen[bytes] | None = None
         self._link: Link | None = None
         self._started_ns = 0
+        self._ready_ns: int | None = None
         self._start_at_ns = 0
         self._backoff_s = FIRST_BACKOFF_S
 
@@ -74,17 +79,23 @@ class Supervisor:
         """Start the process when there is none and its back-off is over; True if it was started."""
         if self._process is not None or self.state is WorkerState.STOPPED or now_ns < self._start_at_ns:
             return False
-        self._link, theirs = Link.pair()
-        # -P: a folder named runtime/ in the current directory must not be imported instead of ours.
-        command = [sys.executable, "-P", "-m", "runtime.worker", str(theirs.fileno()), str(self._slots.fd)]
-        with theirs:
-            self._process = subprocess.Popen(
-                command, pass_fds=(theirs.fileno(), self._slots.fd), stdin=subprocess.DEVNULL
-            )
-        self._started_ns = now_ns
-        self._link.send(self._setup)
+        self._started_ns, self._ready_ns = now_ns, None
+        try:
+            self._process = self._spawn()
+        except OSError as error:  # out of memory, processes or descriptors: the machine may recover
+            self.gone(now_ns, f"could not be started: {error}")
+            return False
         log.info("worker %s: started, pid %d", self.name, self._process.pid)
         return True
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        self._link, theirs = Link.pair()
+        with theirs:
+            # Before the process exists: the record waits in the socket, whether or not the process lives to read it.
+            self._link.send(self._setup)
+            # -P: a folder named runtime/ in the current directory must not be imported instead of ours.
+            command = [sys.executable, "-P", "-m", "runtime.worker", str(theirs.fileno()), str(self._slots.fd)]
+            return subprocess.Popen(command, pass_fds=(theirs.fileno(), self._slots.fd), stdin=subprocess.DEVNULL)
 
     def next_due_ns(self, busy_since_ns: int | None) -> int | None:
         """Return when ``start_if_due`` or ``overdue`` next has something to do, or None."""
@@ -106,9 +117,10 @@ class Supervisor:
         hung = busy_since_ns is not None and now_ns - busy_since_ns > self._hang_ns
         return f"silent for {self._hang_ns / 1e9:g} s over one frame" if hung else None
 
-    def ready(self) -> None:
+    def ready(self, now_ns: int) -> None:
         """Note that the worker said it is ready."""
         self.state = WorkerState.READY
+        self._ready_ns = now_ns
         self.last_error = ""
         log.info("worker %s: ready", self.name)
 
@@ -119,10 +131,8 @@ class Supervisor:
             self._link.close()
             self._link = None
         if process is not None:
-            process.kill()
-            process.wait()
-            why = f"{why} (exit status {process.returncode})"
-        if now_ns - self._started_ns > HEALTHY_S * 1e9:
+            why = f"{why} ({_kill(process, REAP_S)})"
+        if self._ready_ns is not None and now_ns - self._ready_ns > HEALTHY_S * 1e9:
             self._backoff_s = FIRST_BACKOFF_S
         self._start_at_ns = now_ns + int(self._backoff_s * 1e9)
         log.warning("worker %s: %s; restart in %.1f s", self.name, why, self._backoff_s)
@@ -137,10 +147,9 @@ class Supervisor:
             raise EOFError("there is no worker")
         self._link.send(record)
 
-    def stop(self) -> None:
-        """Ask the worker to end, wait ``STOP_S``, then kill it."""
+    def dismiss(self) -> None:
+        """Ask the worker to end, without waiting for it: several can end at once."""
         self.state = WorkerState.STOPPED
-        process, self._process = self._process, None
         if self._link is not None:
             try:
                 self._link.send({"op": "stop"})
@@ -148,12 +157,22 @@ class Supervisor:
                 log.debug("worker %s: already gone", self.name)
             self._link.close()
             self._link = None
+
+    def stop(self) -> None:
+        """Ask the worker to end, wait ``STOP_S``, then kill it."""
+        self.dismiss()
+        process, self._process = self._process, None
         if process is not None:
             try:
                 process.wait(STOP_S)
             except subprocess.TimeoutExpired:
-                log.warning("worker %s: did not stop in %g s, killed", self.name, STOP_S)
-                process.kill()
-                process.wait()
+                log.warning("worker %s: did not stop in %g s, killed: %s", self.name, STOP_S, _kill(process, STOP_S))
 
 
+def _kill(process: subprocess.Popen[bytes], patience_s: float) -> str:
+    """Kill the process, whatever it is doing, and tell how it ended."""
+    process.kill()
+    try:
+        return f"exit status {process.wait(patience_s)}"
+    except subprocess.TimeoutExpired:
+        return "killed, not gone yet"  # its next line of Python is its last; the subprocess module reaps it later

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +17,10 @@ QUIET_S = 1.0
 
 @contextmanager
 def progress_bars() -> Iterator[Progress]:
-    """Lend a ``progress(done, total, what)`` that draws one bar on stderr per ``what`` that lasts; silent where stderr is no terminal."""
+    """Lend a ``progress(done, total, what)`` that draws one bar on stderr for every ``what`` that lasts.
+
+    Silent where stderr is no terminal.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
@@ -32,7 +35,8 @@ def progress_bars() -> Iterator[Progress]:
     )
     tasks: dict[str, TaskID] = {}
     first_seen: dict[str, float] = {}
-    with Bars(*columns, console=console, disable=not console.is_terminal) as bars:
+    # stdout stays as it is: rich would lead it to this console, and `--json > FILE` would find the file empty.
+    with Bars(*columns, console=console, redirect_stdout=False, disable=not console.is_terminal) as bars:
 
         def progress(done: int, total: int, what: str) -> None:
             since = first_seen.setdefault(what, time.monotonic())
@@ -52,48 +56,57 @@ def say(text: str) -> None:
 
 def print_json(value: object) -> None:
     """Print ``value`` as one JSON line on stdout: always the last line of a command run with ``--json``."""
-    print(json.dumps(value, ensure_ascii=False, allow_nan=False), flush=True)  # noqa: T201 - this is the place that prints
+    print(json.dumps(value, ensure_ascii=False, allow_nan=False), flush=True)  # noqa: T201 - as above
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table on stdout; numbers are aligned right."""
+    """Print a table on stdout; columns of numbers are aligned right. No ``columns``: no line for their names."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left")
     listed = [[_cell(value) for value in row] for row in rows]
-    for index, column in enumerate(columns):
-        numeric = bool(listed) and all(_is_number(row[index]) for row in listed)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    names = list(columns) or [""] * max(map(len, listed), default=0)
+    table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", show_header=bool(columns))
+    for index, name in enumerate(names):
+        numeric = bool(columns) and bool(listed) and all(_is_number(row[index]) for row in listed)
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in listed:
         table.add_row(*row)
     Console().print(table)
 
 
-def show(value: Any, as_json: bool, columns: Sequence[str] = (), title: str = "") -> None:
-    """Print a list of records as a table of ``columns``, or a record as its keys and values; or either as JSON."""
+def print_record(title: str, record: Mapping[str, object]) -> None:
+    """Print a record on stdout as a table of its keys and values."""
+    print_table(title, (), list(record.items()))
+
+
+def show(value: Any, as_json: bool, columns: Sequence[str] | Mapping[str, str] = (), title: str = "") -> None:
+    """Print a list of records as a table of ``columns`` (keys, or key -> heading), or one record; or either as JSON."""
     if as_json:
         print_json(value)
     elif isinstance(value, dict):
-        print_table(title, ("", ""), [(key, each) for key, each in value.items()])
+        print_record(title, value)
     else:
-        print_table(title, columns, [[record.get(column) for column in columns] for record in value])
+        headings = [*(columns.values() if isinstance(columns, Mapping) else columns)]
+        print_table(title, headings, [[record.get(key) for key in columns] for record in value])
 
 
 def _cell(value: object) -> str:
     from rich.markup import escape
 
     if value is None:
-        return "–"
+        return "-"
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"  # noqa: PLR2004 - four digits either way
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, (list, tuple)):
-        return escape(", ".join(map(str, value)))
+        return escape(", ".join(map(str, value))) or "-"
+    if isinstance(value, dict):
+        return escape(", ".join(f"{key} {each}" for key, each in value.items())) or "-"
     return escape(str(value))
 
 
 def _is_number(text: str) -> bool:
-    return text == "–" or text.lstrip("-").replace(".", "", 1).replace("e", "", 1).replace("-", "", 1).isdigit()
+    return text == "-" or text.lstrip("-").replace(".", "", 1).replace("e", "", 1).replace("-", "", 1).isdigit()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import Counter, deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from runtime.errors import ConfigError, StationError
 from runtime.inspection import Inspection, Verdict
 from runtime.subscriber import Received, Subscriber
 
@@ -16,32 +19,41 @@ if TYPE_CHECKING:
 
 #: Results shown at once.
 ROWS = 15
-#: A map is drawn from 0 to this many times the pixel threshold, so that the same score has the same colour on every picture.
+#: A map is drawn from 0 to this many times the pixel threshold: the same value has the same colour on every picture.
 FULL_SCALE = 2.0
 
 
 @dataclass
 class Tally:
-    """What has been received: counts by verdict and error word, latencies in microseconds, and gaps in the sequence."""
+    """What has been received: counts by verdict and error word, latencies in microseconds, and what went missing."""
 
     verdicts: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     latencies_us: deque[int] = field(default_factory=lambda: deque(maxlen=10_000))
-    missing: int = 0
     pictures: list[str] = field(default_factory=list)
-    _last: dict[str, int] = field(default_factory=dict)
+    _runs: dict[str, tuple[int, int, int]] = field(default_factory=dict)
 
     @property
     def received(self) -> int:
         """Results received."""
         return self.verdicts.total()
 
+    @property
+    def missing(self) -> int:
+        """Sequence numbers between the first and the last result of each run of the host that did not come (yet)."""
+        return sum(last - first + 1 - count for first, last, count in self._runs.values())
+
     def add(self, inspection: Inspection) -> None:
-        """Count one result. A jump in the host's sequence is a result this subscriber missed."""
+        """Count one result of any camera of the station."""
         self.verdicts[inspection.verdict.label] += 1
         if inspection.verdict is Verdict.NOT_DECIDABLE:
             self.errors[inspection.error.value] += 1
         self.latencies_us.append(inspection.latency_us)
+        # result_id is RUN-SEQ: a host that starts again counts from 1 again. Results of two cameras may come in
+        # another order than their frames did, so a jump alone is no loss.
+        run, seq = inspection.result_id.rpartition("-")[0], inspection.seq
+        first, last, count = self._runs.get(run, (seq, seq, 0))
+        self._runs[run] = (min(first, seq), max(last, seq), count + 1)
 
     def as_json(self) -> dict[str, Any]:
         """Return the figures `edgead watch --json` ends with."""
@@ -52,10 +64,16 @@ class Tally:
             "not_ok": self.verdicts["NotOK"],
             "not_decidable": self.verdicts["NotDecidable"],
             "errors": dict(self.errors),
+            "missing": self.missing,
             "latency_ms_p50": percentile(ordered, 50),
             "latency_ms_p99": percentile(ordered, 99),
             "pictures": self.pictures,
         }
+
+    def sentence(self) -> str:
+        """Return the counts by verdict in words."""
+        counts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(self.verdicts.items()))
+        return f"{self.received} results{': ' if counts else ''}{counts}"
 
 
 def percentile(ordered_us: list[int], percent: float) -> float | None:
@@ -87,7 +105,10 @@ def save_overlay(received: Received, folder: Path) -> Path | None:
     picture = decode_preview(received.preview) if received.preview else np.zeros(shape, np.uint8)
     threshold = inspection.pixel_threshold
     scale = FULL_SCALE * threshold if threshold else float(anomaly_map.max()) or 1.0
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot make the folder {folder} for overlays: {error.strerror}; name another") from error
     path = folder / f"{inspection.seq:08d}_{inspection.camera}_{_stem(inspection.source)}{inspection.verdict.label}.png"
     write_png(path, overlay(picture, anomaly_map, threshold if threshold is not None else float("inf"), scale))
     return path
@@ -98,27 +119,27 @@ def _stem(source: str) -> str:
     return f"{stem[-60:]}_" if stem else ""
 
 
-def live_table(recent: deque[Inspection], tally: Tally, title: str) -> Table:
-    """Return the table `edgead watch` shows: the latest results, newest first, and the counts."""
+def live_table(recent: Iterable[Inspection], tally: Tally, title: str) -> Table:
+    """Return the table `edgead watch` shows: the latest results, newest first, and the counts; fits 80 columns."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    counts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(tally.verdicts.items()))
-    table = Table(title=f"{title}: {tally.received} results{', ' if counts else ''}{counts}", box=box.SIMPLE_HEAD, title_justify="left")
-    for column in ("seq", "camera", "frame", "verdict", "score", "threshold", "ms", "source / reason"):
-        table.add_column(column, justify="right" if column in {"seq", "frame", "score", "threshold", "ms"} else "left")
-    for each in reversed(recent):
-        style = _STYLE[each.verdict]
+    table = Table(title=f"{title}: {tally.sentence()}", box=box.SIMPLE_HEAD, title_justify="left", expand=True)
+    for column in ("seq", "camera", "verdict", "score", "cut", "ms", "source / reason"):
+        side: Literal["left", "right"] = "right" if column in {"seq", "score", "cut", "ms"} else "left"
+        # Only the last column gives way: one result is one line, on any terminal.
+        ratio = 1 if column == "source / reason" else None
+        table.add_column(column, justify=side, no_wrap=True, overflow="ellipsis", ratio=ratio)
+    for each in reversed([*recent]):
         table.add_row(
             str(each.seq),
             each.camera,
-            str(each.frame_id),
-            Text(each.verdict.label, style),
-            "–" if each.score is None else f"{each.score:.4f}",
-            "–" if each.threshold is None else f"{each.threshold:.4f}",
+            Text(each.verdict.label, _STYLE[each.verdict]),
+            "-" if each.score is None else f"{each.score:.4f}",
+            "-" if each.threshold is None else f"{each.threshold:.4f}",
             f"{each.latency_us / 1000:.1f}",
-            Text(each.source if each.verdict is not Verdict.NOT_DECIDABLE else f"{each.error}: {each.error_detail}"),
+            Text(_story(each)),
         )
     return table
 
@@ -126,32 +147,69 @@ def live_table(recent: deque[Inspection], tally: Tally, title: str) -> Table:
 _STYLE = {Verdict.OK: "green", Verdict.NOT_OK: "bold red", Verdict.NOT_DECIDABLE: "bold yellow", Verdict.UNDEFINED: ""}
 
 
-def watch(
-    subscriber: Subscriber, *, as_json: bool, save_maps: Path | None, count: int | None, idle_s: float | None
-) -> Tally:
-    """Show results until ``count`` came, ``idle_s`` seconds pass without one, or Ctrl-C; return the tally."""
+def _story(inspection: Inspection) -> str:
+    """Return where the frame came from, or why there is no decision about it."""
+    if inspection.verdict is Verdict.NOT_DECIDABLE:
+        return f"{inspection.error}: {inspection.error_detail}"
+    return inspection.source or inspection.part_id or f"frame {inspection.frame_id}"
+
+
+def shown(results: Iterable[Received], tally: Tally, title: str, *, lines: bool = True) -> Iterator[Received]:
+    """Count results and pass them on, showing each on stderr: in a live table on a terminal, elsewhere as a line.
+
+    ``lines`` False: nothing is shown where stderr is no terminal.
+    """
     from rich.console import Console
     from rich.live import Live
 
-    from runtime.terminal import print_json
+    from runtime.terminal import say
 
-    tally, recent = Tally(), deque[Inspection](maxlen=ROWS)
     console = Console(stderr=True)
-    title = subscriber.address
-    with Live(live_table(recent, tally, title), console=console, auto_refresh=False, transient=as_json) as live:
-        try:
-            for received in subscriber.results(idle_s):
-                tally.add(received.inspection)
-                recent.append(received.inspection)
-                if as_json:
-                    print_json(as_record(received))
-                if save_maps is not None and (picture := save_overlay(received, save_maps)):
-                    tally.pictures.append(str(picture))
-                if console.is_terminal:
-                    live.update(live_table(recent, tally, title), refresh=True)
-                if count is not None and tally.received >= count:
-                    break
-        except KeyboardInterrupt:
-            pass  # Ctrl-C is how a person ends watching
-        live.update(live_table(recent, tally, title), refresh=True)
+    if not console.is_terminal:
+        for received in results:
+            tally.add(received.inspection)
+            if lines:
+                say(_line(received.inspection))
+            yield received
+        return
+    recent: deque[Inspection] = deque(maxlen=ROWS)
+    # stdout stays as it is, see ``runtime.terminal.progress_bars``.
+    with Live(live_table(recent, tally, title), console=console, auto_refresh=False, redirect_stdout=False) as live:
+        for received in results:
+            tally.add(received.inspection)
+            recent.append(received.inspection)
+            live.update(live_table(recent, tally, title), refresh=True)
+            yield received
+
+
+def _line(inspection: Inspection) -> str:
+    score = "-" if inspection.score is None else f"{inspection.score:.4f}"
+    return f"{inspection.seq:6d} {inspection.camera:<8} {inspection.verdict.label:<12} {score:>8}  {_story(inspection)}"
+
+
+def watch(
+    subscriber: Subscriber, *, as_json: bool, save_maps: Path | None, count: int | None, idle_s: float | None
+) -> Tally:
+    """Show results until ``count`` came, ``idle_s`` seconds pass without one, or Ctrl-C; return the tally.
+
+    Raises ``StationError`` when nothing has come at all within ``idle_s``, ``WireError`` for bytes that are no result.
+    """
+    from runtime.terminal import print_json, say
+
+    tally = Tally()
+    say(f"waiting for results of {subscriber.address}; Ctrl-C ends")
+    with contextlib.suppress(KeyboardInterrupt):  # how a person ends watching
+        for received in shown(subscriber.results(idle_s), tally, subscriber.address, lines=not as_json):
+            if as_json:
+                print_json(as_record(received))
+            if save_maps is not None and (picture := save_overlay(received, save_maps)):
+                tally.pictures.append(str(picture))
+            if count is not None and tally.received >= count:
+                break
+        if not tally.received:
+            raise StationError(
+                f"no result came from {subscriber.address} within {idle_s:g} s: is `edgead run` up, "
+                "the address that of `results`, and a camera sending?"
+            )
+    say(tally.sentence())
     return tally

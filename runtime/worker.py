@@ -6,6 +6,7 @@ It may raise, hang or be killed at any time; the host answers for it. Started by
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import signal
@@ -32,7 +33,10 @@ MAX_DETAIL_CHARACTERS = 300
 
 def main() -> None:
     """Run until the host says stop or is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal group; the host decides the order
+    # Ctrl-C reaches the whole terminal group and systemd's SIGTERM the whole service: the host decides the order.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _die_with_host()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     link = Link.adopt(int(sys.argv[1]))
     try:
@@ -41,6 +45,13 @@ def main() -> None:
             _serve(link, int(sys.argv[2]), setup)
     except EOFError:
         log.info("the host is gone; worker ends")
+
+
+def _die_with_host() -> None:
+    """Have the kernel kill this process when the host dies, even while a detector hangs and nobody reads the link."""
+    parent_death_signal = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
+    if ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGKILL) != 0:
+        log.warning("prctl refused: a hung detector will outlive a killed host")
 
 
 def _serve(link: Link, slots_fd: int, setup: dict[str, Any]) -> None:
@@ -85,7 +96,7 @@ def _inspect(engine: Engine, slots: Slots, record: dict[str, Any], setup: dict[s
         image = _image(slots, record)
         result = engine.infer(image)
         answer["score"] = result.score
-        _write_answer(slots, record["slot"], image, result.anomaly_map, setup, answer)
+        _write_answer(slots, record["slot"], image, result.anomaly_map, setup=setup, answer=answer)
     except ResultError as error:
         answer.update(op="undecided", error=ErrorWord.RESULT_BAD.value, detail=_detail(error))
     except Exception as error:
@@ -106,7 +117,13 @@ def _image(slots: Slots, record: dict[str, Any]) -> np.ndarray:
 
 
 def _write_answer(
-    slots: Slots, slot: int, image: np.ndarray, anomaly_map: np.ndarray, setup: dict[str, Any], answer: dict[str, Any]
+    slots: Slots,
+    slot: int,
+    image: np.ndarray,
+    anomaly_map: np.ndarray,
+    *,
+    setup: dict[str, Any],
+    answer: dict[str, Any],
 ) -> None:
     """Put the encoded map and preview into the slot and describe them in ``answer``."""
     from runtime.answers import encode_map, encode_preview
@@ -133,7 +150,9 @@ def _write_answer(
 
 
 def _detail(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:MAX_DETAIL_CHARACTERS]
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    # A file name in the text may hold what UTF-8, and so the link, cannot carry.
+    return text.encode("utf-8", "replace").decode()[:MAX_DETAIL_CHARACTERS]
 
 
 if __name__ == "__main__":

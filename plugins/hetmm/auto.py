@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from plugins.hetmm.settings import D0_ALPHA, D0_WEIGHT, D0_WINDOWS, HetmmSettings, d0_row
+from plugins.hetmm.settings import HetmmSettings, table_row
 from plugins.matching import TILE, MutualMatch, backward_of, forward_of, pack
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 #: Largest half-widths tried, finest layer first (the windows of D0).
 MAX_HALF = (6, 4, 3)
-#: Fewer references than this say too little: D0 is used.
+#: Fewer references than this say too little: the default table is used.
 FEWEST_REFERENCES = 8
 #: Probes are spread evenly over the references; more would not change a 10 % rule.
 MOST_PROBES = 40
@@ -46,19 +46,15 @@ class Residuals:
 def choose(
     settings: HetmmSettings, sheets: list[Tensor], progress: Callable[[int, int, str], None]
 ) -> tuple[HetmmSettings, dict[str, Any]]:
-    """Return settings with every "auto" and "d0" resolved, and what was measured (a JSON object).
+    """Return settings with every name resolved, and what was measured (a JSON object).
 
     ``sheets``: per layer float32 [N, C, H, W] unit vectors. What is chosen rests on what was given: shares on the
     windows in use, weights on windows and shares in use.
     """
-    count = len(sheets)
-    values: dict[str, Any] = {
-        "layers": settings.layer_names,
-        "windows": d0_row(D0_WINDOWS, count),
-        "alpha": d0_row(D0_ALPHA, count),
-        "weight": d0_row(D0_WEIGHT, count),
-    }
-    values |= {name: given for name in values if not isinstance(given := getattr(settings, name), str)}
+    values: dict[str, Any] = {"layers": settings.layer_names}
+    for name in ("windows", "alpha", "weight"):
+        given = getattr(settings, name)
+        values[name] = table_row(settings, name) if isinstance(given, str) else given
     wanted = [name for name in ("windows", "alpha", "weight") if getattr(settings, name) == "auto"]
     measured: dict[str, Any] = {}
     if wanted and sheets[0].shape[0] >= FEWEST_REFERENCES:
@@ -72,7 +68,7 @@ def choose(
             values["weight"] = weights_of(levels)
         measured = {"residual_forward": [r.ahead for r in residuals], "residual_backward": [r.back for r in residuals]}
     elif wanted:
-        measured = {"auto": f"fewer than {FEWEST_REFERENCES} references: D0 used for {', '.join(wanted)}"}
+        measured = {"auto": f"fewer than {FEWEST_REFERENCES} references: the defaults are used for {', '.join(wanted)}"}
     return settings.model_copy(update=values), measured
 
 

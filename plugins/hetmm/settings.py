@@ -24,6 +24,18 @@ D0_WINDOWS = ((13, 3), (9, 5), (7, 3))
 D0_ALPHA = (0.5, 0.5, 0.3)
 D0_WEIGHT = (1.0, 0.5, 0.5)
 
+#: The table for EfficientNet-Lite0, whose features the authors never tuned for: a 3 x 3 forward window, the backward
+#: one at the very place, every layer alike. Chosen on the simulated product (runtime.testing.product) among the tables of
+#: docs/decisions/0010: the best image AUROC there.
+LITE_WINDOWS = ((3, 1), (3, 1), (3, 1))
+LITE_ALPHA = (0.5, 0.5, 0.5)
+LITE_WEIGHT = (1.0, 1.0, 1.0)
+
+#: What "default" and "d0" mean: setting -> one row a layer; a network with more layers repeats the last row.
+D0 = {"windows": D0_WINDOWS, "alpha": D0_ALPHA, "weight": D0_WEIGHT}
+DEFAULT = {"efficientnet_lite0": {"windows": LITE_WINDOWS, "alpha": LITE_ALPHA, "weight": LITE_WEIGHT}}
+
+Choice = Literal["default", "d0", "auto"]
 Side = Annotated[int, Field(ge=0, le=63)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(gt=0, le=10)]
@@ -43,12 +55,12 @@ class HetmmSettings(BaseModel):
     """Feature network; see `edgead weights list`."""
     layers: Literal["auto"] | Annotated[tuple[str, ...], Field(min_length=1)] = "auto"
     """Backbone stages matched, finest first; "auto" = strides 4, 8 and 16."""
-    windows: Literal["auto", "d0"] | tuple[tuple[Side, Side], ...] = "auto"
-    """Per layer [forward, backward] window sides in feature pixels, odd; 0 turns the direction off. "auto" = chosen
-    from good frames (section 9.2), "d0" = the fixed defaults of section 9.1."""
-    alpha: Literal["auto", "d0"] | tuple[Share, ...] = "d0"
+    windows: Choice | tuple[tuple[Side, Side], ...] = "default"
+    """Per layer [forward, backward] window sides in feature pixels, odd; 0 turns the direction off. "default" = the
+    backbone's table, "d0" = the fixed defaults of section 9.1, "auto" = chosen from good frames (section 9.2)."""
+    alpha: Choice | tuple[Share, ...] = "default"
     """Per layer share of the forward distance in the mix."""
-    weight: Literal["auto", "d0"] | tuple[Weight, ...] = "d0"
+    weight: Choice | tuple[Weight, ...] = "default"
     """Per layer weight in the sum (lambda in the paper)."""
     blur_sigma: Annotated[float, Field(ge=0, le=50)] = 4.0
     """Smoothing of the published map in map pixels; 0 = none."""
@@ -89,9 +101,11 @@ class HetmmSettings(BaseModel):
         return not any(isinstance(getattr(self, name), str) for name in ("layers", "windows", "alpha", "weight"))
 
 
-def d0_row(table: tuple, count: int) -> tuple:
-    """Return the first ``count`` rows of a D0 table, its last one repeated for networks with more layers."""
-    return tuple(table[min(layer, len(table) - 1)] for layer in range(count))
+def table_row(settings: HetmmSettings, name: str) -> tuple:
+    """Return what "default" or "d0" means for setting ``name``: one value a layer, the table's last one repeated."""
+    table = D0 if getattr(settings, name) == "d0" else DEFAULT.get(settings.backbone, D0)
+    rows = table[name]
+    return tuple(rows[min(layer, len(rows) - 1)] for layer in range(len(settings.layer_names)))
 
 
 def windows_of(settings: HetmmSettings) -> tuple[tuple[int, int], ...]:

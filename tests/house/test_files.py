@@ -26,7 +26,8 @@ def kept():
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=30, check=False)
     if done.returncode == 0:
         return [path for name in done.stdout.split("\0") if name and (path := REPOSITORY / name).is_file()]
-    return [path for path in REPOSITORY.rglob("*") if path.is_file() and ".venv" not in path.parts]
+    paths = (path for path in REPOSITORY.rglob("*") if path.is_file())
+    return [path for path in paths if not any(part.startswith(".") for part in path.relative_to(REPOSITORY).parts)]
 
 
 def test_no_file_is_too_long():

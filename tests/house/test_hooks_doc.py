@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import edgead
 from runtime import hookspecs
 
 REPOSITORY = Path(__file__).parents[2]
@@ -40,6 +41,13 @@ def test_the_tutorial_quotes_the_sample(file):
     text = (SAMPLE / file).read_text(encoding="utf-8")
     language = "toml" if file.endswith(".toml") else "python"
     assert f"`{file}`:\n\n```{language}\n{text}```\n" in DOCUMENT.read_text(encoding="utf-8")
+
+
+def test_every_public_name_is_documented():
+    """Each public name of edgead stands in the contract."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    names = [name for name in edgead.__all__ if name not in {"BUILTIN_PLUGINS", "__version__"}]
+    assert [name for name in names if f"`{name}`" not in text] == []
 
 
 def test_the_contract_table_names_every_method():

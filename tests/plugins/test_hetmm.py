@@ -117,11 +117,22 @@ def test_reference_is_answered_with_zero(detector, frames, dtype):
     assert score <= limit * sum(content.settings["weight"])
 
 
-def test_damage_scores_above_good_parts_and_is_found_where_it_is(detector, frames, damaged):
+def test_damage_scores_above_good_parts(detector, frames, damaged):
     """A chipped part scores above every good part that is not in the bank."""
     content = learnt(detector, frames[:6])
     worst = max(inspected(detector, content, frame)[1] for frame in frames[6:])
     assert inspected(detector, content, damaged)[1] > 1.2 * worst
+
+
+@pytest.mark.parametrize(("top", "left"), [(16, 100), (90, 20), (60, 72)])
+def test_damage_is_found_where_it_is(detector, frames, top, left):
+    """The map's peak lies on the damage, at the same share of the height and of the width as in the frame."""
+    image = frames[7].image.copy()
+    image[top : top + 16, left : left + 18] = 255 - image[top : top + 16, left : left + 18]
+    anomaly_map, _ = inspected(detector, learnt(detector, frames[:6]), Frame(image, "damaged.png"))
+    y, x = np.unravel_index(anomaly_map.argmax(), anomaly_map.shape)
+    assert y == pytest.approx((top + 8) / 2, abs=5)  # 128 rows to 64
+    assert x == pytest.approx((left + 9) / 2.25, abs=5)  # 144 columns to 64
 
 
 def test_more_references_never_raise_the_map(detector, frames, damaged):

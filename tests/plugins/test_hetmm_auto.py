@@ -9,7 +9,16 @@ import torch
 from edgead import DetectorContext
 from plugins.hetmm import Hetmm
 from plugins.hetmm.auto import Residuals, alpha_of, choose, weights_of, window_of, without
-from plugins.hetmm.settings import D0_ALPHA, D0_WEIGHT, D0_WINDOWS, HetmmSettings
+from plugins.hetmm.settings import (
+    D0_ALPHA,
+    D0_WEIGHT,
+    D0_WINDOWS,
+    LITE_ALPHA,
+    LITE_WEIGHT,
+    LITE_WINDOWS,
+    HetmmSettings,
+    table_row,
+)
 from plugins.matching import TILE, pack
 
 
@@ -86,18 +95,28 @@ def test_shares_and_weights_in_numbers():
 
 
 def test_few_references_mean_fixed_defaults(frames):
-    """Seven references say too little: D0 is used and the template says so."""
-    settings = HetmmSettings(image_size=64, alpha="auto", weight="auto")
+    """Seven references say too little: the backbone's table is used and the template says so."""
+    settings = HetmmSettings(image_size=64, windows="auto", alpha="auto", weight="auto")
     content = Hetmm().calibrate(frames[:7], settings, DetectorContext())
-    assert content.settings["windows"] == [list(pair) for pair in D0_WINDOWS]
-    assert content.settings["alpha"] == list(D0_ALPHA)
-    assert content.settings["weight"] == list(D0_WEIGHT)
-    assert content.statistics["auto"] == "fewer than 8 references: D0 used for windows, alpha, weight"
+    assert content.settings["windows"] == [list(pair) for pair in LITE_WINDOWS]
+    assert content.settings["alpha"] == list(LITE_ALPHA)
+    assert content.settings["weight"] == list(LITE_WEIGHT)
+    assert content.statistics["auto"].startswith("fewer than 8 references")
+
+
+def test_tables_by_backbone():
+    """Lite0 has a table of its own; every other network and "d0" have the specification's, its last row repeated."""
+    assert table_row(HetmmSettings(), "windows") == LITE_WINDOWS
+    assert table_row(HetmmSettings(windows="d0"), "windows") == D0_WINDOWS
+    wide = HetmmSettings(backbone="wide_resnet101_2")
+    assert [table_row(wide, name) for name in ("windows", "alpha", "weight")] == [D0_WINDOWS, D0_ALPHA, D0_WEIGHT]
+    four = HetmmSettings(layers=("stage0", "stage1", "stage2", "stage3"), alpha="d0")
+    assert table_row(four, "alpha") == (*D0_ALPHA, D0_ALPHA[-1])
 
 
 def test_choice_is_recorded_and_the_same_twice(frames):
     """Eight references are enough; the same ones give the same settings, statistics and sheets, bit for bit."""
-    settings = HetmmSettings(image_size=64, alpha="auto", weight="auto")
+    settings = HetmmSettings(image_size=64, windows="auto", alpha="auto", weight="auto")
     first, second = (Hetmm().calibrate(frames[:8], settings, DetectorContext()) for _ in range(2))
     assert HetmmSettings(**first.settings).resolved
     assert first.settings["weight"][0] == 1

@@ -59,7 +59,7 @@ def test_direction_that_is_off_leaves_everything_to_the_other():
 
 def test_windows_still_to_be_chosen_build_no_graph():
     """A graph is never built on "auto": the message says that calibration chooses."""
-    with pytest.raises(ConfigError, match="expected windows in numbers, found 'auto'"):
+    with pytest.raises(ConfigError, match="expected windows in numbers, found 'default'"):
         graph.Matching(HetmmSettings(alpha=(0.5, 0.5, 0.5), weight=(1, 1, 1)))
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from plugins.hetmm.settings import D0_WINDOWS, HetmmSettings
+from plugins.hetmm.settings import HetmmSettings
 from runtime.errors import ConfigError
 from runtime.presets import load_preset, preset_names
 
@@ -20,21 +20,19 @@ def test_hetmm_spells_out_the_defaults():
     assert load_preset("hetmm").settings.keys() == HetmmSettings.model_fields.keys()
 
 
-def test_hetmm_d0_chooses_nothing():
-    """The preset hetmm-d0 differs from the defaults in one thing: its windows are fixed."""
-    assert hetmm("hetmm-d0") == HetmmSettings(windows="d0")
+def test_hetmm_d0_is_the_specifications_table():
+    """The preset hetmm-d0 differs from the defaults in its three tables and nothing else."""
+    assert hetmm("hetmm-d0") == HetmmSettings(windows="d0", alpha="d0", weight="d0")
 
 
-def test_hetmm_fast_has_the_small_windows():
-    """The preset hetmm-fast has D1 of the specification: 5x3, 5x3, 7x3, none larger than those of D0."""
-    windows = hetmm("hetmm-fast").windows
-    assert windows == ((5, 3), (5, 3), (7, 3))
-    assert all(f <= f0 and b <= b0 for (f, b), (f0, b0) in zip(windows, D0_WINDOWS, strict=True))
+def test_hetmm_auto_chooses_the_windows():
+    """The preset hetmm-auto leaves the windows to the good frames."""
+    assert hetmm("hetmm-auto") == HetmmSettings(windows="auto")
 
 
 def test_presets_are_listed_without_station_files():
     """The names are those of the preset files; the station file in the same folder is none."""
-    assert preset_names() == ["hetmm", "hetmm-d0", "hetmm-fast"]
+    assert preset_names() == ["hetmm", "hetmm-auto", "hetmm-d0"]
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -46,7 +44,7 @@ def test_every_shipped_preset_loads(name):
 @pytest.mark.parametrize("name", ["hetm", "station", "", "..", "HETMM"])
 def test_an_unknown_name_lists_the_known_ones(name):
     """A name that is no preset is refused with the names that are."""
-    with pytest.raises(ConfigError, match="hetmm, hetmm-d0, hetmm-fast"):
+    with pytest.raises(ConfigError, match="hetmm, hetmm-auto, hetmm-d0"):
         load_preset(name)
 
 

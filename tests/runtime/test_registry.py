@@ -123,7 +123,7 @@ def test_hooks_without_arguments_are_called(install):
         ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
         ("raise RuntimeError('no\\n  licence')", "RuntimeError: no licence"),
         ("raise SystemExit(3)", "SystemExit: 3"),
-        ("this is not Python", "SyntaxError"),
+        ("def :", "SyntaxError"),
         (REGISTERS.replace("edgead_register_detectors", "edgead_register_detector"), "unknown hook"),
         (REGISTERS.replace("(register):", "(registry):"), "Argument(s) {'registry'} are declared"),
         (REGISTERS.replace('register("toy", Toy)', "raise ValueError"), "ValueError: no message"),
