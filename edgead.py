@@ -518,9 +518,6 @@ def _store(folder: Path) -> Store:
     return Store(folder)
 
 
-# --- weights ------------------------------------------------------------------------------------------------------
-
-
 @weights_app.command("list")
 def weights_list(as_json: Json = False) -> None:
     """List the weight files detectors may ask for, and whether this machine has them."""
@@ -563,9 +560,6 @@ def weights_fetch(name: Annotated[str, typer.Argument(help="Name from `edgead we
     say(f"{name}: {path}\nlicence: {known[name].licence}")
 
 
-# --- bench --------------------------------------------------------------------------------------------------------
-
-
 @bench_app.command("host")
 def bench_host(
     frames: Annotated[int, typer.Option(min=10, help="Frames per case.")] = 300,
@@ -590,10 +584,12 @@ def main() -> None:
     """Run the command line. What goes wrong is one line on stderr and an exit code: see ``docs/commands.md``."""
     from functools import partial
 
+    from runtime.openmp import wait_passively
     from runtime.shell import run_command
 
+    wait_passively()
     # typer may carry its own copy of click, so "wrong usage" has no name of its own to import.
-    run_command(partial(app, standalone_mode=False), typer.BadParameter.__bases__[0])
+    run_command(partial(app, standalone_mode=False, prog_name="edgead"), typer.BadParameter.__bases__[0])
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from runtime.config import Station, load_station
 from runtime.detector import Detector
 from runtime.errors import ConfigError, StationError
 from runtime.inspection import Inspection, Verdict
-from runtime.local import edgead_command, free_addresses, running_host, wait_until
+from runtime.local import child, edgead_command, free_addresses, running_host, wait_until
 from runtime.manifest import DetectorIdentity
 from runtime.store import Store
 from runtime.subscriber import Received, Subscriber
@@ -214,15 +214,10 @@ def _inspect(station: Station, out: Path, line: Path, rate: float) -> DemoOutcom
 def _camera(station: str, line: Path, rate: float, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     arguments = ["camera", str(line), "--station", station, "--name", "top", "--simulated"]
     arguments += ["--rate", str(rate), "--window", str(WINDOW), "--timeout", str(DEADLINE_MS / 1000)]
-    with log.open("wb") as stream:
-        camera = subprocess.Popen(edgead_command(*arguments), stdin=subprocess.DEVNULL, stdout=stream, stderr=stream)
-        try:
-            yield camera
-        finally:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                camera.wait(10)
-            camera.kill()
-            camera.wait()
+    with log.open("wb") as stream, child(edgead_command(*arguments), stream) as camera:
+        yield camera
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            camera.wait(10)
 
 
 def _results(subscriber: Subscriber, frames: int, camera: subprocess.Popen[bytes]) -> Iterator[Received]:

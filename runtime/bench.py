@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,7 +23,7 @@ import zmq
 from runtime.doctor import cpu_name
 from runtime.errors import StationError
 from runtime.frame import FrameHeader, PixelFormat
-from runtime.local import free_addresses, running_host
+from runtime.local import child, free_addresses, running_host
 from runtime.manifest import DetectorIdentity, Thresholds
 from runtime.store import Store
 from runtime.subscriber import Subscriber
@@ -123,17 +122,13 @@ class _Echo:
             raise StationError(f"no answer within {_TIMEOUT_MS} ms")
         self._socket.recv_multipart(copy=False)
 
-    def close(self) -> None:
-        """Close the connection."""
-        self._socket.close()
-
 
 class _Station(_Echo):
     """The station: a frame goes in as a camera sends it, the result comes out as a subscriber gets it."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], frames: str, results: str) -> None:
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], frames: str, results: Subscriber) -> None:
         super().__init__(context, frames)
-        self._results = Subscriber(results)
+        self._results = results
 
     def _receive(self) -> None:
         received = self._results.receive(_TIMEOUT_MS)
@@ -143,25 +138,16 @@ class _Station(_Echo):
         while self._socket.poll(0):
             self._socket.recv_multipart()  # the receipts
 
-    def close(self) -> None:
-        """Close both connections."""
-        self._results.close()
-        super().close()
-
 
 @contextmanager
 def _echo() -> Iterator[_Echo]:
     (address,) = free_addresses(1)
-    process = subprocess.Popen([sys.executable, "-P", "-c", _ECHO_PROGRAM, address], stdin=subprocess.DEVNULL)
-    context: zmq.Context[Any] = zmq.Context()
-    echo = _Echo(context, address)
-    try:
-        yield echo
-    finally:
-        echo.close()
-        context.term()
-        process.kill()
-        process.wait()
+    with child([sys.executable, "-P", "-c", _ECHO_PROGRAM, address]):
+        context: zmq.Context[Any] = zmq.Context()
+        try:
+            yield _Echo(context, address)
+        finally:
+            context.destroy(linger=0)
 
 
 _ECHO_PROGRAM = """
@@ -206,10 +192,9 @@ def _station(folder: Path) -> Iterator[_Station]:
     command = [sys.executable, "-P", "-c", program, str(station)]
     with running_host(command, status, folder / "host.log"):
         context: zmq.Context[Any] = zmq.Context()
-        side = _Station(context, frames, results)
-        time.sleep(0.3)  # the subscription travels to the publisher
         try:
-            yield side
+            with Subscriber(results) as subscriber:
+                time.sleep(0.3)  # the subscription travels to the publisher
+                yield _Station(context, frames, subscriber)
         finally:
-            side.close()
-            context.term()
+            context.destroy(linger=0)

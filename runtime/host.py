@@ -47,6 +47,7 @@ FRAMES_PER_TURN = 32
 LAST_FRAMES_S = 1.0
 #: How long a stopped host waits for libzmq to hand out its last results.
 LINGER_MS = 1000
+_IPC = "ipc://"
 
 
 class HostState(StrEnum):
@@ -76,6 +77,7 @@ class Host:
         self._seq = 0
         self._started_ns = time.monotonic_ns()
         self._route: dict[int, bytes] = {}  # seq -> identity of the camera connection that waits for the receipt
+        self._ipc_files: list[Path] = []
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.setblocking(False)
         self._wake_writer.setblocking(False)
@@ -98,6 +100,8 @@ class Host:
             for lane in self.lanes.values():
                 lane.stop(time.monotonic_ns())
             context.destroy(linger=LINGER_MS)
+            for path in self._ipc_files:
+                path.unlink(missing_ok=True)  # libzmq leaves them
             self._wake_reader.close()
             self._wake_writer.close()
             self.state = HostState.STOPPED
@@ -121,6 +125,8 @@ class Host:
             try:
                 _claim_ipc(address)
                 sock.bind(address)
+                if address.startswith(_IPC):
+                    self._ipc_files.append(Path(address.removeprefix(_IPC)))
             except (OSError, zmq.ZMQError) as error:
                 raise StationError(
                     f"cannot bind {key}: {address}: {error.strerror}; is another station running? "
@@ -341,8 +347,8 @@ def _claim_ipc(address: str) -> None:
 
     libzmq removes whatever is at the path before it binds: it would cut a running station off without a word.
     """
-    path = Path(address.removeprefix("ipc://"))
-    if not address.startswith("ipc://") or not path.exists():
+    path = Path(address.removeprefix(_IPC))
+    if not address.startswith(_IPC) or not path.exists():
         return
     if not path.is_socket():
         raise OSError(errno.EEXIST, "there is a file of that name that is no socket")

@@ -218,16 +218,24 @@ class Lane:
         """Return the description of the answer's map; ``ValueError`` unless it is the map the station file asks for."""
         if self._map_encoding == "none" and not size:
             return None
-        info = MapInfo(**record["map"])
+        found = MapInfo(**record["map"])
         height, width = self.template.manifest.map_shape
-        described = (self._map_encoding, _MAP_DTYPE.get(self._map_encoding), height, width)
-        if (info.encoding, info.dtype, info.height, info.width) != described:
-            raise ValueError(f"expected a map {described}, found {info}")
-        if not (math.isfinite(info.scale) and math.isfinite(info.offset)):
-            raise ValueError(f"expected a finite scale and offset, found {info}")
-        if size != height * width * 2 and (info.encoding == "raw" or not size):
+        values = (found.scale, found.offset)
+        if not all(type(value) is float and math.isfinite(value) for value in values):
+            raise ValueError(f"expected a finite scale and offset, found {values}")
+        expected = MapInfo(
+            encoding=self._map_encoding,
+            dtype=_MAP_DTYPE[self._map_encoding],
+            height=height,
+            width=width,
+            scale=found.scale,
+            offset=found.offset,
+        )
+        if found != expected:
+            raise ValueError(f"expected {expected}, found {found}")
+        if size != height * width * 2 and (expected.encoding == "raw" or not size):
             raise ValueError(f"expected the bytes of a map of {height} x {width}, found {size}")
-        return info
+        return expected  # built here: whatever else a number of the record's may be, these are integers
 
     def _undecided(self, ticket: Ticket, word: ErrorWord, detail: str, now_ns: int) -> Answer:
         return self._count(
@@ -273,7 +281,7 @@ def _count_in(record: dict[str, Any], name: str) -> int:
     return value
 
 
-_MAP_DTYPE = {"raw": "float16", "png16": "uint16"}
+_MAP_DTYPE = {"raw": "float16", "png16": "uint16", "none": ""}
 #: What a worker may say about its detector; every other word is the host's to say.
 _WORKER_ERRORS = (ErrorWord.DETECTOR_ERROR, ErrorWord.RESULT_BAD)
 _COUNT_NAME = {Verdict.OK: "ok", Verdict.NOT_OK: "not_ok", Verdict.NOT_DECIDABLE: "not_decidable"}

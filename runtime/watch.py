@@ -115,7 +115,7 @@ def save_overlay(received: Received, folder: Path) -> Path | None:
 
 
 def _stem(source: str) -> str:
-    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(source).with_suffix("").as_posix()).strip("-")
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", re.sub(r"\.\w+$", "", source)).strip("-")
     return f"{stem[-60:]}_" if stem else ""
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from runtime.errors import EdgeadError
 from runtime.inspection import ErrorWord
 from runtime.link import Link
+from runtime.openmp import wait_passively
 from runtime.slots import Slots
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ MAX_DETAIL_CHARACTERS = 300
 
 def main() -> None:
     """Run until the host says stop or is gone."""
+    wait_passively()
     # Ctrl-C reaches the whole terminal group and systemd's SIGTERM the whole service: the host decides the order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

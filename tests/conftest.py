@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from runtime.openmp import wait_passively
+
 REPOSITORY = Path(__file__).parents[1]
 #: Threads torch may use in tests: more would only measure the machine, and set the tests of colleagues back.
 TORCH_THREADS = min(2, len(os.sched_getaffinity(0)))
@@ -25,6 +27,7 @@ collect_ignore = ["sample_plugin"]
 
 # Before torch is imported, and inherited by every process a test starts.
 os.environ.setdefault("OMP_NUM_THREADS", str(TORCH_THREADS))
+wait_passively()
 
 
 def find_data() -> Path:

@@ -32,7 +32,9 @@ PRODUCT = "part"
 PATIENCE_S = 60.0
 
 
-def put_template(store: Store, detector: Detector, threshold: float, settings: Mapping[str, Any] | None = None) -> str:
+def put_template(
+    store: Store, detector: Detector, threshold: float | None, settings: Mapping[str, Any] | None = None
+) -> str:
     """Store and activate a template learnt from nothing, for a detector that needs nothing; return its id.
 
     ``threshold``: image threshold. ``settings``: checked against the detector's model.

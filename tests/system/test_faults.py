@@ -104,6 +104,7 @@ def test_a_slow_answer_is_too_late(start, picture):
     assert status["cameras"]["top"]["restarts"] == 0
 
 
+@pytest.mark.slow
 def test_a_hang_is_answered_and_ended(start, picture):
     """Frames caught by a hang are answered at their deadlines, then the worker is replaced and answers again."""
     station = start(deadline_ms=300, worker={"threads": 1, "hang_s": 3.0})
@@ -153,6 +154,7 @@ def test_a_worker_killed_three_times_in_a_stream(start, picture):
     print(f"\n{len(undecided)} of 300 undecided: {sorted(words)}")  # noqa: T201 - the figure, with pytest -s
 
 
+@pytest.mark.slow
 def test_a_template_damaged_after_the_start(start, picture, tmp_path):
     """A worker that comes back to a damaged template says so, ever more rarely, and its frames are NotDecidable."""
     station = start(deadline_ms=1_000)

@@ -1,0 +1,181 @@
+"""The host in one thread of the test: what it refuses and counts, when it wakes up, how it ends."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import zmq
+
+from runtime.config import load_station
+from runtime.host import Host, HostState
+from runtime.inspection import ErrorWord
+from runtime.local import free_addresses
+from runtime.store import Store
+from runtime.subscriber import ask_status
+from runtime.testing.faulty import Faulty
+from runtime.testing.played_worker import PlayedWorker
+from runtime.testing.station import PRODUCT, HandCamera, put_template, write_station
+
+MS = 1_000_000
+IMAGE = np.zeros((2, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Return a folder with a store that holds a template."""
+    made = tmp_path_factory.mktemp("station")
+    put_template(Store.create(made / "store"), Faulty(), 0.5)
+    return made
+
+
+@pytest.fixture
+def make_host(folder, monkeypatch) -> Iterator[Callable[[], Host]]:
+    """Return a maker of hosts of one camera, ``top``, whose worker never becomes ready: the test plays it."""
+    monkeypatch.setattr("runtime.lane.Supervisor", PlayedWorker)
+    made: list[Host] = []
+
+    def make() -> Host:
+        frames, results, status = free_addresses(3)
+        camera = {"product": PRODUCT, "detector": "faulty", "deadline_ms": 20, "queue": 1}
+        path = write_station(folder, {"top": camera}, max_frame_bytes=64, frames=frames, results=results, status=status)
+        made.append(Host(load_station(path), ()))
+        return made[-1]
+
+    yield make
+    for host in made:
+        worker = host.lanes["top"].worker
+        if host.state is not HostState.STOPPED:
+            host.lanes["top"].stop(0)
+            host._wake_reader.close()
+            host._wake_writer.close()
+        if worker.starts:
+            worker.end.close()
+
+
+@contextmanager
+def running(host: Host) -> Iterator[None]:
+    """Run the host in a thread of its own until the block ends."""
+    thread = threading.Thread(target=host.run)
+    thread.start()
+    try:
+        yield
+    finally:
+        host.stop()
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def test_refusals_are_counted_and_sent_back(make_host):
+    """Each refused message adds one to its word, is told so in a receipt, and makes no frame and no inspection."""
+    host = make_host()
+    with running(host), HandCamera(host.station.frames) as camera:
+        topic, header, pixels = camera.message(IMAGE)
+        stranger = camera.message(IMAGE, camera="side")
+        messages = {
+            "parts": [b"x"],
+            "topic": [b"ead.v1.result", header, pixels],
+            "header_crc": [topic, header[:-1], pixels],
+            "payload_size": [topic, header, pixels[:-1]],
+            "frame_size": camera.message(np.zeros((5, 13), np.uint8)),
+            "unknown_camera": stranger,
+        }
+        for parts in [*messages.values(), messages["topic"]]:
+            camera.send_parts(parts)
+        receipts = camera.receipts(7)
+        status = ask_status(host.station.status, 10)
+    assert [receipt.reason for receipt in receipts] == [*messages, "topic"]
+    assert not any(receipt.accepted for receipt in receipts)
+    assert (receipts[5].camera, receipts[5].session) == ("side", camera.session)
+    assert status["refused"] == {**dict.fromkeys(messages, 1), "topic": 2}
+    assert (status["frames"], status["inspections"]) == (0, 0)
+
+
+def test_frames_without_a_worker(make_host):
+    """While the worker loads, a frame waits to its deadline, one too many does not wait, and both are answered once."""
+    host = make_host()
+    with running(host), HandCamera(host.station.frames) as camera:
+        camera.send(IMAGE)
+        camera.send(IMAGE)
+        receipts = camera.receipts(2)
+        assert not camera.has_receipt(0.2)
+        status = ask_status(host.station.status, 10)
+    assert {receipt.error for receipt in receipts} == {ErrorWord.DETECTOR_STARTING}
+    assert sorted(receipt.seq for receipt in receipts) == [1, 2]
+    assert (status["frames"], status["inspections"], status["ready"]) == (2, 2, False)
+    assert status["cameras"]["top"]["errors"] == {"detector_starting": 2}
+
+
+@pytest.mark.parametrize(
+    ("due", "expected"),
+    [
+        ([], 1000),
+        ([None, None], 1000),
+        ([5000 * MS], 1000),
+        ([None, 7 * MS, 900 * MS], 7),
+        ([1], 1),  # not 0: waking up before it is due would spin
+        ([7 * MS + 1], 8),
+        ([0], 0),
+        ([-5 * MS], 0),
+    ],
+)
+def test_the_host_sleeps_until_something_is_due(make_host, monkeypatch, due, expected):
+    """The poll ends at the earliest due time of any lane, rounded up to milliseconds, a second at the latest."""
+    host = make_host()
+    lanes = {str(number): SimpleNamespace(next_due_ns=lambda at=at: at) for number, at in enumerate(due)}
+    with monkeypatch.context() as patch:
+        patch.setattr(host, "lanes", lanes)
+        patch.setattr("runtime.host.time", SimpleNamespace(monotonic_ns=lambda: 0))
+        assert host._timeout_ms() == expected
+
+
+def test_workers_that_swap_their_descriptors(make_host, monkeypatch):
+    """Two workers that died together and came back with each other's descriptor are each read by their own lane."""
+    host = make_host()
+    read, write = os.pipe()
+    links = [SimpleNamespace(fileno=lambda: read), SimpleNamespace(fileno=lambda: write)]
+    one, two = (SimpleNamespace(worker=SimpleNamespace(link=link)) for link in links)
+    watched: dict = {}
+    with monkeypatch.context() as patch:
+        patch.setattr(host, "lanes", {"one": one, "two": two})
+        poller = zmq.Poller()
+        host._watch_workers(poller, watched)
+        assert watched == {read: one, write: two}
+        one.worker.link, two.worker.link = links[1], links[0]
+        host._watch_workers(poller, watched)
+        assert watched == {read: two, write: one}
+        two.worker.link = None
+        host._watch_workers(poller, watched)
+        assert (list(watched), [each for each, _ in poller.sockets]) == ([write], [write])
+    os.close(read)
+    os.close(write)
+
+
+def test_cameras_that_never_pause_cannot_keep_a_host_alive(make_host, monkeypatch):
+    """A host told to stop stops, even if there is always one more frame to take."""
+    monkeypatch.setattr("runtime.host.LAST_FRAMES_S", 0.05)
+    host = make_host()
+    monkeypatch.setattr(host, "_take_frames", lambda: True)
+    with running(host):
+        pass
+    assert host.state is HostState.STOPPED
+
+
+def test_a_host_that_has_ended(make_host):
+    """An ended host has freed its addresses and memory, and another request to stop is no error."""
+    host = make_host()
+    with running(host):
+        assert ask_status(host.station.status, 10)["state"] == "running"
+    assert host.state is HostState.STOPPED
+    assert host.lanes["top"]._slots._memory.closed
+    host.stop()
+    with zmq.Context() as context:
+        for address in (host.station.frames, host.station.results, host.station.status):
+            with context.socket(zmq.ROUTER) as again:
+                again.bind(address)
