@@ -213,7 +213,7 @@ def calibrate(
     preset: Preset = None,
     setting: Settings = None,
     false_reject: Annotated[float, typer.Option(help="Share of good parts that may be rejected, 0..1.")] = 0.01,
-    held_out: Annotated[int, typer.Option(min=0, help="Most frames scored held-out for the thresholds.")] = 120,
+    held_out: Annotated[int, typer.Option(min=0, help="Most frames scored held-out for the thresholds.")] = 300,
     activate: Annotated[bool, typer.Option("--activate", help="Make it the template that runs.")] = False,
     report: Annotated[Path | None, typer.Option(help="HTML report; default STORE/reports/ID.html.")] = None,
     device: Device = "cpu",

@@ -148,10 +148,8 @@ def _promise_kept(thresholds: Thresholds) -> list[str]:
         return ["no good part was held out, so there are no thresholds: every verdict will be NotDecidable"]
     if bound <= target:
         return []
-    return [
-        f"{thresholds.held_out} held-out good parts promise at most {bound:.1%} false rejects, not {target:.1%}: "
-        f"that takes {math.ceil(1 / target) - 1}"
-    ]
+    promised = f"{thresholds.held_out} held-out good parts promise at most {bound:.1%} false rejects, not {target:.1%}"
+    return [f"{promised}: that takes {math.ceil(1 / target) - 1}"]
 
 
 def _check(options: CalibrationOptions) -> None:

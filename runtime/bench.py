@@ -25,6 +25,7 @@ from runtime.errors import StationError
 from runtime.frame import FrameHeader, PixelFormat
 from runtime.local import child, free_addresses, running_host
 from runtime.manifest import DetectorIdentity, Thresholds
+from runtime.shell import signals_held_back
 from runtime.store import Store
 from runtime.subscriber import Subscriber
 from runtime.testing.nothing import Nothing
@@ -63,7 +64,7 @@ def _case(
     sides: dict[str, _Echo], case: tuple[int, int, PixelFormat], frames: int, progress: Progress
 ) -> dict[str, Any]:
     height, width, pixel_format = case
-    pixels = np.random.default_rng(0).integers(0, 256, height * width * pixel_format.channels, dtype=np.uint8)
+    pixels = np.resize(np.arange(251, dtype=np.uint8), height * width * pixel_format.channels)
     name = f"{height} x {width} {pixel_format}"
     latencies: dict[str, list[int]] = {key: [] for key in sides}
     rates: dict[str, list[float]] = {key: [] for key in sides}
@@ -92,7 +93,8 @@ class _Echo:
     """The bare echo: a DEALER whose messages another process sends back as they are."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str) -> None:
-        self._socket = context.socket(zmq.DEALER)
+        with signals_held_back():
+            self._socket = context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.connect(address)
 
@@ -142,7 +144,7 @@ class _Station(_Echo):
 @contextmanager
 def _echo() -> Iterator[_Echo]:
     (address,) = free_addresses(1)
-    with child([sys.executable, "-P", "-c", _ECHO_PROGRAM, address]):
+    with child([sys.executable, "-P", "-c", _ECHO_PROGRAM, address, str(os.getpid())]):
         context: zmq.Context[Any] = zmq.Context()
         try:
             yield _Echo(context, address)
@@ -151,11 +153,12 @@ def _echo() -> Iterator[_Echo]:
 
 
 _ECHO_PROGRAM = """
-import sys, zmq
+import os, sys, zmq
 sock = zmq.Context().socket(zmq.ROUTER)
 sock.bind(sys.argv[1])
-while True:
-    sock.send_multipart(sock.recv_multipart(copy=False), copy=False)
+while os.getppid() == int(sys.argv[2]):
+    while sock.poll(1000):
+        sock.send_multipart(sock.recv_multipart(copy=False), copy=False)
 """
 
 

@@ -20,6 +20,7 @@ import zmq
 
 from runtime.errors import StationError
 from runtime.frame import Clock, FrameHeader, PixelFormat
+from runtime.shell import signals_held_back
 from runtime.sources import Acquired
 from runtime.wire import Receipt, decode_receipt, encode_frame
 
@@ -74,8 +75,9 @@ class CameraClient:
         self.options = options
         self.session = secrets.randbits(64)
         self.count = CameraCount()
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.DEALER)
+        with signals_held_back():
+            self._context = zmq.Context()
+            self._socket = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.SNDHWM, SEND_HIGH_WATER)
         self._socket.setsockopt(zmq.LINGER, LINGER_MS)
         self._socket.connect(options.address)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from runtime.errors import StationError
+from runtime.shell import signals_held_back
 from runtime.subscriber import ask_status
 
 #: A worker imports torch and loads a template before it is ready.
@@ -59,31 +58,13 @@ def child(command: Sequence[str], output: IO[bytes] | None = None) -> Iterator[s
     """Start a process, lend it, and kill it at the end if it still runs. ``output`` takes what it prints."""
     process = None
     try:
-        with _signals_held_back():
+        with signals_held_back():
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
         yield process
     finally:
         if process is not None:
             process.kill()
             process.wait()
-
-
-@contextlib.contextmanager
-def _signals_held_back() -> Iterator[None]:
-    """Deliver Ctrl-C and SIGTERM after the block: a process that is only half started could not be ended again."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals reach the main thread only
-        return
-    held: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, lambda number, _frame: held.append(number)) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    for each in held:
-        signal.raise_signal(each)
 
 
 def wait_until(

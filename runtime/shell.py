@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -38,6 +40,28 @@ def run_command(app: Callable[[], int | None], usage_error: type[Exception]) -> 
     if line:
         print(f"edgead: {line}", file=sys.stderr)  # noqa: T201 - the one place a command's failure is printed
     sys.exit(code)
+
+
+@contextlib.contextmanager
+def signals_held_back() -> Iterator[None]:
+    """Deliver Ctrl-C and SIGTERM after the block, not within: for what cannot be undone when half done.
+
+    A process that is only half started is nobody's child, and a ZeroMQ socket that is only half made keeps its context
+    from ever ending.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals reach the main thread only
+        return
+    held: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda number, _frame: held.append(number)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for each in held:
+        signal.raise_signal(each)
 
 
 def _usage(error: Any) -> str:

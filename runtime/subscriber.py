@@ -13,6 +13,7 @@ import zmq
 from runtime.errors import StationError
 from runtime.header import MAX_PAYLOAD_BYTES
 from runtime.inspection import Inspection
+from runtime.shell import signals_held_back
 from runtime.wire import RESULT_TOPIC_PREFIX, decode_result
 
 if TYPE_CHECKING:
@@ -45,8 +46,9 @@ class Subscriber:
     def __init__(self, address: str, station: str = "", camera: str = "") -> None:
         """Connect to ``address``; ``station`` and ``camera`` narrow what is received."""
         self.address = address
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.SUB)
+        with signals_held_back():
+            self._context = zmq.Context()
+            self._socket = self._context.socket(zmq.SUB)
         self._socket.setsockopt(zmq.RCVHWM, RECEIVE_HIGH_WATER)
         self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_PAYLOAD_BYTES)
         self._socket.setsockopt(zmq.LINGER, 0)
@@ -94,10 +96,14 @@ def _bytes(view: memoryview | None) -> bytes | None:
 
 def ask_status(address: str, timeout_s: float = 2.0) -> dict[str, Any]:
     """Return a running station's status; ``StationError`` if nothing answers at ``address``."""
-    with zmq.Context() as context, context.socket(zmq.REQ) as sock:
-        sock.setsockopt(zmq.LINGER, 0)
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    try:
+        with signals_held_back():
+            sock = context.socket(zmq.REQ)
         sock.connect(address)
         sock.send(b"status")
         if not sock.poll(int(timeout_s * 1000)):
             raise StationError(f"no station answers at {address} within {timeout_s:g} s: is `edgead run` up?")
         return cast("dict[str, Any]", json.loads(sock.recv()))
+    finally:
+        context.destroy(linger=0)

@@ -26,6 +26,9 @@ def progress_bars() -> Iterator[Progress]:
     from rich.progress import Progress as Bars
 
     console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda _done, _total, _what: None
+        return
     columns = (
         TextColumn("{task.description:<26}"),
         BarColumn(),
@@ -36,7 +39,7 @@ def progress_bars() -> Iterator[Progress]:
     tasks: dict[str, TaskID] = {}
     first_seen: dict[str, float] = {}
     # stdout stays as it is: rich would lead it to this console, and `--json > FILE` would find the file empty.
-    with Bars(*columns, console=console, redirect_stdout=False, disable=not console.is_terminal) as bars:
+    with Bars(*columns, console=console, redirect_stdout=False) as bars:
 
         def progress(done: int, total: int, what: str) -> None:
             since = first_seen.setdefault(what, time.monotonic())
@@ -45,6 +48,11 @@ def progress_bars() -> Iterator[Progress]:
                     return
                 tasks[what] = bars.add_task(what, total=total)
             bars.update(tasks[what], completed=done, total=total)
+            if 0 < total <= done:
+                # A line stays, the bar goes: whatever is shown next has the terminal for itself.
+                bars.remove_task(tasks.pop(what))
+                took = time.monotonic() - first_seen.pop(what)
+                bars.console.print(f"{what}: {total} in {took:.1f} s", markup=False, highlight=False)
 
         yield progress
 

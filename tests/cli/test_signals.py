@@ -50,7 +50,7 @@ def test_a_calibration_is_interrupted(number, code, dataset, tmp_path, start):
 def test_a_benchmark_leaves_nothing(number, start):
     """A benchmark that is ended takes host, worker and echo with it."""
     process = start("bench", "host", "--frames", 100_000)
-    wait_for(lambda: len(descendants(process.pid)) >= 3, process)
+    wait_for(lambda: len(descendants(process.pid)) >= 3, process)  # host, worker, echo
     below = descendants(process.pid)
     process.send_signal(number)
     _, err = process.communicate(timeout=60)

@@ -123,7 +123,7 @@ def test_the_live_table_has_a_line_a_result():
     assert max(map(len, lines)) <= 80
     rows = [line for line in lines if " top " in line]
     assert [row.split()[0] for row in rows] == ["123456", "2", "1"]
-    assert "overload: 8 frames" in rows[0]
+    assert "overload: 8" in rows[0]
     assert "a/very/long" in rows[1]
     assert rows[2].split() == ["1", "top", "OK", "0.2500", "0.5000", "1.0", "good/000.png"]
 

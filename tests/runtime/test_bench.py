@@ -1,0 +1,67 @@
+"""The benchmark's own arithmetic: blocks in turns, percentiles and ratios of what was measured."""
+
+import pytest
+
+from runtime.bench import BLOCK, WINDOW, _case, _Echo
+from runtime.frame import PixelFormat
+from runtime.wire import decode_frame
+
+
+class Side:
+    """One side whose times are given: ``one`` takes as many microseconds, ``many`` as many seconds."""
+
+    def __init__(self, log, name, microseconds, seconds):
+        """Keep what to answer."""
+        self.log, self.name, self.microseconds, self.seconds = log, name, microseconds, seconds
+        self.messages = set()
+
+    def one(self, message):
+        """Move a message."""
+        self.log.append(self.name)
+        self.messages.add(tuple(bytes(part) for part in message))
+        return self.microseconds
+
+    def many(self, message, count):
+        """Move ``count`` messages."""
+        del message
+        self.log.append(f"{self.name} x {count}")
+        return self.seconds
+
+
+def test_a_case_measures_both_sides_in_turns():
+    """Both sides move the same bytes in alternating blocks; the figures are those of their times."""
+    log, seen = [], []
+    sides = {"echo": Side(log, "e", 500, 0.5), "host": Side(log, "h", 2000, 1.0)}
+    record = _case(sides, (3, 5, PixelFormat.RGB8), 30, lambda *each: seen.append(each))
+    assert record == {
+        "case": "3 x 5 rgb8", "bytes": 45, "echo_ms_p50": 0.5, "host_ms_p50": 2.0, "ratio_p50": 4.0,
+        "echo_ms_p99": 0.5, "host_ms_p99": 2.0, "ratio_p99": 4.0, "echo_fps": 2.0 * BLOCK, "host_fps": 1.0 * BLOCK,
+    }  # fmt: skip
+    block = [*["e"] * BLOCK, f"e x {BLOCK}", *["h"] * BLOCK, f"h x {BLOCK}"]
+    assert log == ["e", "h", *block, *block]
+    assert seen == [(1, 2, "3 x 5 rgb8"), (2, 2, "3 x 5 rgb8")]
+    assert sides["echo"].messages == sides["host"].messages
+    (message,) = sides["host"].messages
+    header, pixels = decode_frame([memoryview(part) for part in message])
+    assert (header.camera, header.shape, len(pixels)) == ("bench", (3, 5, 3), 45)
+
+
+@pytest.mark.parametrize("count", [1, WINDOW, 3 * WINDOW])
+def test_throughput_keeps_a_window(count):
+    """As many messages are received as sent, and never more than the window are on their way."""
+
+    class Counting(_Echo):
+        def __init__(self):
+            self.sent = self.received = self.most = 0
+
+        def _send(self, _message):
+            self.sent += 1
+            self.most = max(self.most, self.sent - self.received)
+
+        def _receive(self):
+            self.received += 1
+
+    echo = Counting()
+    assert echo.many([], count) >= 0
+    assert echo.sent == echo.received == count
+    assert echo.most == min(count, WINDOW)
