@@ -100,7 +100,7 @@ Settings = Annotated[
     list[str] | None, typer.Option("--set", help="Detector setting KEY=VALUE (YAML value); repeatable.")
 ]
 Preset = Annotated[
-    str | None, typer.Option("--preset", help="Detector preset: a YAML file, or hetmm, hetmm-d0 or hetmm-fast.")
+    str | None, typer.Option("--preset", help="Detector preset: a YAML file, or a ready-made name such as hetmm-d0.")
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 = one per core.")]
