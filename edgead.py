@@ -117,8 +117,12 @@ _STORE = Path("store")
 def _who() -> str:
     """Return the user the ref log names when nobody says otherwise."""
     import getpass
+    import os
 
-    return getpass.getuser()
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user need not have a name: KeyError until Python 3.12, OSError since
+        return f"uid {os.getuid()}"
 
 
 def _address(station: Path | None, connect: str, key: str) -> str:
@@ -322,18 +326,15 @@ def camera(
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the station.")] = 30.0,
     as_json: Json = False,
 ) -> None:
-    """Send images to a station: a folder replayed, or what OpenCV opens. Exit code 1 if a frame was refused."""
-    from itertools import islice
-
-    from runtime.camera import CameraOptions, replay
-    from runtime.sources import open_source
+    """Send images: a folder replayed, or what OpenCV opens. Exit code 1 if a frame is refused, 7 if a camera fails."""
+    from runtime.camera import CameraOptions, send_source
     from runtime.terminal import print_json, say
 
     options = CameraOptions(
         name=name, address=_address(station, connect, "frames"), rate=rate, window=window, timeout_s=timeout,
         checksum=checksum, simulated=simulated, part_prefix=part_prefix,
     )  # fmt: skip
-    count = replay(islice(open_source(source, loop=loop), limit), options)
+    count = send_source(source, options, loop=loop, limit=limit)
     words = [f"{number} {word}" for word, number in sorted(count.verdicts.items())]
     words += [f"{number} refused ({word})" for word, number in sorted(count.refused.items())]
     say(f"{count.sent} frames sent, {count.answered} answered: {', '.join(words)}")

@@ -8,7 +8,7 @@ fewer, when more are not wanted), which the template then does not contain.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,9 @@ HELD_OUT = 300
 FALSE_REJECT = 0.01
 #: Golden frames: so many references as they are, and again with planted damage, so that both verdicts are kept.
 GOLDEN = 3
+#: Held-out frames whose maps are kept for the report: those with the highest scores, where the threshold was decided.
+#: All of them, at 300 frames of 1024 x 1024 px, would be 1.2 GB.
+EXAMPLES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,13 +56,14 @@ class CalibrationOptions:
 class HeldOut:
     """Good frames the bank did not contain.
 
-    Per frame: itself (decoded when asked for), image score, largest map value and map (float32 [h, w]).
+    Per frame: itself (decoded when asked for), image score and largest map value. ``maps``: index of the frame -> map,
+    float32 [h, w], of the ``EXAMPLES`` frames with the highest scores only.
     """
 
     frames: References
     scores: tuple[float, ...]
     peaks: tuple[float, ...]
-    maps: tuple[np.ndarray, ...]
+    maps: Mapping[int, np.ndarray]
     rule: str
 
     @property
@@ -159,14 +163,14 @@ def _leave_one_out(
     """Score references against the bank without themselves; None if the detector, or a single one, forbids it."""
     indices = spread(len(references), options.held_out)
     frames = references.only(indices)
-    results = []
+    scored = _Scored()
     for done, index in enumerate(indices):
         rest = engine.detector.leave_out(engine.content, engine.bank, index)
         if rest is None:
             return None
-        results.append(engine.infer(frames[done].image, rest))
+        scored.add(engine.infer(frames[done].image, rest))
         progress(done + 1, len(indices), "scoring held-out frames")
-    return _held_out(frames, results, "leave-one-out")
+    return scored.held_out(frames, "leave-one-out")
 
 
 def _held_back(count: int, most: int) -> list[int]:
@@ -177,17 +181,31 @@ def _held_back(count: int, most: int) -> list[int]:
 
 
 def _split(engine: Engine, frames: References, progress: Progress) -> HeldOut:
-    results = []
+    scored = _Scored()
     for index in range(len(frames)):
-        results.append(engine.infer(frames[index].image))
+        scored.add(engine.infer(frames[index].image))
         progress(index + 1, len(frames), "scoring held-out frames")
-    return _held_out(frames, results, "split")
+    return scored.held_out(frames, "split")
 
 
-def _held_out(frames: References, results: Sequence[DetectorResult], rule: str) -> HeldOut:
-    maps = tuple(result.anomaly_map for result in results)
-    scores = tuple(result.score for result in results)
-    return HeldOut(frames, scores, tuple(float(each.max()) for each in maps), maps, rule)
+class _Scored:
+    """The answers to held-out frames as they come; a map that the report will not show is dropped at once."""
+
+    def __init__(self) -> None:
+        self._scores: list[float] = []
+        self._peaks: list[float] = []
+        self._maps: dict[int, np.ndarray] = {}
+
+    def add(self, result: DetectorResult) -> None:
+        self._maps[len(self._scores)] = result.anomaly_map
+        self._scores.append(result.score)
+        self._peaks.append(float(result.anomaly_map.max()))
+        if len(self._maps) > EXAMPLES:
+            # Of equal scores the report shows the frame that came first.
+            del self._maps[min(self._maps, key=lambda index: (self._scores[index], -index))]
+
+    def held_out(self, frames: References, rule: str) -> HeldOut:
+        return HeldOut(frames, tuple(self._scores), tuple(self._peaks), self._maps, rule)
 
 
 def _thresholds(held_out: HeldOut, options: CalibrationOptions) -> Thresholds:

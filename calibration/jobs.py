@@ -23,12 +23,15 @@ from calibration.references import References
 from calibration.report import write_report
 from runtime.detector import Detector, TemplateContent
 from runtime.engine import Engine
-from runtime.errors import ConfigError
+from runtime.errors import ConfigError, TemplateError
 from runtime.manifest import SLUG, DetectorIdentity, Thresholds
 from runtime.presets import load_preset
 from runtime.registry import Registry
 from runtime.store import Store
 from runtime.yamlfile import parse_value
+
+#: Characters of who and why that a line of the ref log (``runtime.reflog.LogEntry``) takes.
+_MOST_WHO, _MOST_WHY = 200, 2000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +73,10 @@ def run_calibration(job: CalibrationJob, registry: Registry, progress: Progress)
     _check(job.options)
     if re.fullmatch(SLUG, job.product) is None:
         raise ConfigError(f"--product: expected 1 to 64 of a-z 0-9 _ . -, found {job.product!r}")
+    _check_log_entry(job.who, job.why)
+    identity = DetectorIdentity(
+        name=detector.name, version=detector.version, distribution=registry.detectors[detector.name].distribution
+    )
     references = References(references_from(job.dataset))
     store = Store.create(job.store)
     if job.report:
@@ -77,9 +84,6 @@ def run_calibration(job: CalibrationJob, registry: Registry, progress: Progress)
     started = time.monotonic()
     calibration = calibrate(detector, references, settings, job.options, progress)
     seconds = time.monotonic() - started
-    identity = DetectorIdentity(
-        name=detector.name, version=detector.version, distribution=registry.detectors[detector.name].distribution
-    )
     template = save(calibration, store, product=job.product, detector=identity, who=job.who, why=job.why)
     report = job.report or _make_room(job.store / "reports" / f"{template.digest[:12]}.html")
     write_report(calibration, template, report)
@@ -168,6 +172,13 @@ def _check(options: CalibrationOptions) -> None:
         )
 
 
+def _check_log_entry(who: str, why: str) -> None:
+    """Refuse what the ref log could not take once the calibration is done."""
+    for option, text, least, most in (("--who", who, 1, _MOST_WHO), ("--why", why, 0, _MOST_WHY)):
+        if not least <= len(text) <= most:
+            raise ConfigError(f"{option}: expected {least} to {most} characters, found {len(text)}: reword it")
+
+
 def _make_room(file: Path) -> Path:
     """Make the folder ``file`` is to be written into; return ``file``."""
     try:
@@ -209,5 +220,11 @@ def _content(
         raise ConfigError(
             f"template {template.digest[:12]} belongs to {template.manifest.detector.name}, not {detector.name}: "
             f"add --detector {template.manifest.detector.name}"
+        )
+    if template.manifest.detector.version != detector.version:
+        raise TemplateError(
+            f"template {template.digest[:12]}: expected one made by {detector.name} {detector.version}, which is "
+            f"installed, found one made by version {template.manifest.detector.version}: calibrate again, or install "
+            "that version"
         )
     return template.content(), template.digest

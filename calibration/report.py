@@ -17,15 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from calibration.calibrate import Calibration
+from calibration.calibrate import EXAMPLES, Calibration
 from calibration.histogram import histogram
 from runtime.errors import ConfigError
 from runtime.images import overlay
 from runtime.manifest import Thresholds
 from runtime.template import Template
 
-#: Held-out frames shown: those with the highest scores, where the threshold was decided.
-EXAMPLES = 4
 #: Longest side of a picture on the page, px: two fit beside each other in two columns of a 1000 px page.
 _PICTURE_PX = 300
 _JPEG_QUALITY = 85

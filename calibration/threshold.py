@@ -34,11 +34,6 @@ class Threshold:
     rule: str
     """The rule that made it: ``split-conformal``."""
 
-    @property
-    def meets_target(self) -> bool:
-        """Whether the promise is as good as what was asked for."""
-        return self.bound <= self.target
-
 
 def conformal_threshold(scores: Sequence[float] | np.ndarray, target: float) -> Threshold:
     """Choose the threshold whose expected false-reject rate is at most ``target``.
@@ -46,8 +41,8 @@ def conformal_threshold(scores: Sequence[float] | np.ndarray, target: float) -> 
     ``scores``: image scores [n] of good parts which the template was NOT built from, in any order. With
     k = ceil((n + 1)(1 - target)) the threshold is the k-th smallest score, and the bound is (n + 1 - k) / (n + 1). When
     n < 1 / target - 1, k would be n + 1: the threshold is the largest score and the bound 1 / (n + 1), worse than the
-    target; ``meets_target`` is then False and the remedy is more good parts (99 for one in a hundred). Scores equal to
-    the threshold are accepted, so ties only lower the false-reject rate.
+    target, and the remedy is more good parts (99 for one in a hundred). Scores equal to the threshold are accepted, so
+    ties only lower the false-reject rate.
 
     What the promise does not say. It holds for good parts exchangeable with the held-out ones: same line, light, camera
     and lot-to-lot spread; drift breaks it and nothing here notices. It is an average over calibrations and parts

@@ -1,8 +1,9 @@
 """The camera process: sends images as frame messages and keeps account of the receipts.
 
 Pacing: ``rate`` frames a second by the clock, and never more than ``window`` frames without a receipt. A station that
-falls behind therefore slows a replay down instead of losing frames; a live camera (``window`` 0) is not slowed and the
-station answers overload.
+falls behind therefore slows a replay down instead of losing frames. A live camera is not slowed: pictures that come
+before their time, or while the window is full, are dropped at the camera, and with ``window`` 0 none waits for a
+receipt and the station answers overload.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,7 @@ import zmq
 from runtime.errors import StationError
 from runtime.frame import Clock, FrameHeader, PixelFormat
 from runtime.shell import signals_held_back
-from runtime.sources import Acquired
+from runtime.sources import Acquired, Due, count_images, open_source
 from runtime.wire import Receipt, decode_receipt, encode_frame
 
 #: Frames libzmq may hold for a station that does not take them.
@@ -122,9 +124,13 @@ class CameraClient:
         """Take receipts until at most ``most`` frames lack one; ``StationError`` after ``timeout_s`` of silence."""
         while self.count.sent - self.count.answered > most:
             if self.receive(int(self.options.timeout_s * 1000)) is None:
-                raise self._silent(
-                    f"left {self.count.sent - self.count.answered} of {self.count.sent} frames without a receipt"
-                )
+                raise self.silent()
+
+    def silent(self) -> StationError:
+        """Return the error for frames that stayed without a receipt."""
+        return self._silent(
+            f"left {self.count.sent - self.count.answered} of {self.count.sent} frames without a receipt"
+        )
 
     def close(self) -> None:
         """Close the connection, giving unsent frames ``LINGER_MS``."""
@@ -139,25 +145,80 @@ class CameraClient:
         )
 
 
+class Pacing:
+    """When the next frame of ``client`` may go: not before its time by the rate, nor without room in the window."""
+
+    def __init__(self, client: CameraClient) -> None:
+        self._client = client
+        self._next = self._had_room = time.monotonic()
+
+    def due(self) -> bool:
+        """Tell whether a frame may go now; takes receipts and never waits.
+
+        Raises ``StationError`` when the window has been full for ``timeout_s``.
+        """
+        client, now = self._client, time.monotonic()
+        while client.receive(0):
+            pass
+        if client.options.window and client.count.sent - client.count.answered >= client.options.window:
+            if now - self._had_room > client.options.timeout_s:
+                raise client.silent()
+            return False
+        self._had_room = now
+        return now >= self._next
+
+    def wait(self) -> None:
+        """Return when a frame may go; ``StationError`` after ``timeout_s`` without a receipt."""
+        if self._client.options.window:
+            self._client.wait_until_outstanding(self._client.options.window - 1)
+        time.sleep(max(0.0, self._next - time.monotonic()))
+        while self._client.receive(0):
+            pass
+
+    def sent(self) -> None:
+        """Note that a frame has gone. Time a slow camera or station lost is not made up by a burst."""
+        self._had_room = time.monotonic()
+        if self._client.options.rate:
+            self._next = max(self._next + 1 / self._client.options.rate, self._had_room)
+
+
 def replay(
-    images: Iterator[Acquired], options: CameraOptions, on_sent: Callable[[CameraCount], None] = lambda _count: None
+    images: Callable[[Due], Iterator[Acquired]],
+    options: CameraOptions,
+    on_answered: Callable[[int], None] = lambda _answered: None,
 ) -> CameraCount:
-    """Send every image of ``images`` at the pace of ``options``, wait for the last receipts, return the account."""
+    """Send every image of ``images`` at the pace of ``options``, wait for the last receipts, return the account.
+
+    ``images`` is given a function that tells a live source whether a picture may go now; a source that can wait
+    ignores it. ``on_answered`` is called with the number of frames that have a receipt. Raises what the source raises,
+    and ``StationError`` when the station is silent for ``timeout_s``.
+    """
     client = CameraClient(options)
     try:
-        start = time.monotonic()
-        for acquired in images:
-            if options.rate:
-                time.sleep(max(0.0, start + client.count.sent / options.rate - time.monotonic()))
+        pacing = Pacing(client)
+        for acquired in images(pacing.due):
+            pacing.wait()
             client.send(acquired)
-            if options.window:
-                client.wait_until_outstanding(options.window - 1)
-            else:
-                while client.receive(0):
-                    pass
-            on_sent(client.count)
+            pacing.sent()
+            on_answered(client.count.answered)
         client.wait_until_outstanding(0)
-        on_sent(client.count)
+        on_answered(client.count.answered)
         return client.count
     finally:
         client.close()
+
+
+def send_source(source: str, options: CameraOptions, *, loop: bool = False, limit: int | None = None) -> CameraCount:
+    """Send what ``source`` names (see ``open_source``), at most ``limit`` frames; return the account.
+
+    A replay whose length is known shows a progress bar on a terminal. Raises as ``open_source`` and ``replay`` do.
+    """
+    from runtime.terminal import progress_bars
+
+    total = count_images(source, loop=loop, limit=limit)
+    with progress_bars() as progress:
+        return replay(
+            lambda due: islice(open_source(source, loop=loop, due=due), limit),
+            options,
+            lambda answered: progress(answered, total, "frames answered") if total else None,
+        )

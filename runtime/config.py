@@ -89,7 +89,7 @@ class Station(_Model):
     results: Address = "tcp://127.0.0.1:5602"
     """Where subscribers connect (PUB; subscribers are SUB)."""
     status: Address = "tcp://127.0.0.1:5603"
-    """Where `edgead status` asks (REP)."""
+    """Where `edgead status` asks (ROUTER; who asks is a REQ)."""
     max_frame_bytes: Annotated[int, Field(ge=1, le=MAX_PAYLOAD_BYTES)] = 32 * 1024 * 1024
     """Largest frame in bytes; shared memory is reserved for it, and touched only as far as frames fill it."""
     cameras: Annotated[dict[Name, Camera], Field(min_length=1)]

@@ -106,7 +106,8 @@ class Detector(ABC):
         """Return ``bank`` as if reference ``index`` had not been among the references, or None if that is not possible.
 
         With it, held-out scores of the references need no extra calibration; without it calibration holds a part of the
-        references back. ``bank`` itself must not change.
+        references back. ``bank`` itself must not change. The caller only reads the tensors returned, and is done with
+        them before the next call, which may write over them.
         """
         del content, bank, index
         return None

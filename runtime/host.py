@@ -26,19 +26,25 @@ from typing import Any
 import zmq
 
 from runtime.config import Station
-from runtime.errors import StationError, WireError
+from runtime.errors import StationError, TemplateError, WireError
 from runtime.frame import FrameHeader
 from runtime.header import MAX_HEADER_BYTES
 from runtime.inspection import Inspection, Verdict
 from runtime.lane import Answer, Lane
+from runtime.receiver import BoundedReceiver
 from runtime.store import Store
+from runtime.template import Template
 from runtime.wire import Receipt, decode_frame, encode_receipt, encode_result
 
 log = logging.getLogger("edgead.host")
 
-#: Results kept per subscriber that does not read; beyond it libzmq drops for that subscriber only: a live view is no
-#: archive.
-RESULT_HIGH_WATER = 1000
+#: Memory for results a subscriber has not read; beyond it libzmq drops for that one only (live view, no archive).
+RESULT_BUDGET_BYTES = 64 * 1024 * 1024
+LEAST_RESULTS = 16
+#: Receipts kept per camera that does not read.
+RECEIPT_HIGH_WATER = 1000
+#: Parts of a frame message (identity, topic, header, pixels) and of a status request (identity, empty, question).
+FRAME_PARTS, STATUS_PARTS = 4, 3
 #: Frame messages libzmq may hold for us per camera before the camera's own queue fills.
 FRAME_HIGH_WATER = 16
 #: Messages taken from the frame socket before workers and deadlines are looked at again.
@@ -69,7 +75,7 @@ class Host:
         self.run_id = secrets.token_hex(8)
         store = Store(station.store)
         self.lanes = {
-            name: Lane(name, camera, station, store.active(camera.product, camera.detector), builtins)
+            name: Lane(name, camera, station, _sound(store, camera.product, camera.detector), builtins)
             for name, camera in station.cameras.items()
         }
         self.refused: Counter[str] = Counter()
@@ -97,14 +103,16 @@ class Host:
         finally:
             for lane in self.lanes.values():
                 lane.worker.dismiss()
-            for lane in self.lanes.values():
-                lane.stop(time.monotonic_ns())
-            context.destroy(linger=LINGER_MS)
-            for path in self._ipc_files:
-                path.unlink(missing_ok=True)  # libzmq leaves them
-            self._wake_reader.close()
-            self._wake_writer.close()
-            self.state = HostState.STOPPED
+            try:
+                for lane in self.lanes.values():  # empty-handed after a drain; not if the loop raised
+                    self._publish_all(lane, lane.stop(time.monotonic_ns()))
+            finally:
+                context.destroy(linger=LINGER_MS)
+                for path in self._ipc_files:
+                    path.unlink(missing_ok=True)  # libzmq leaves them
+                self._wake_reader.close()
+                self._wake_writer.close()
+                self.state = HostState.STOPPED
 
     # --- sockets ------------------------------------------------------------------------------------------------
 
@@ -112,14 +120,17 @@ class Host:
         self._frames = context.socket(zmq.ROUTER)
         self._frames.setsockopt(zmq.MAXMSGSIZE, max(self.station.max_frame_bytes, MAX_HEADER_BYTES))
         self._frames.setsockopt(zmq.RCVHWM, FRAME_HIGH_WATER)
-        self._frames.setsockopt(zmq.SNDHWM, RESULT_HIGH_WATER)
+        self._frames.setsockopt(zmq.SNDHWM, RECEIPT_HIGH_WATER)
+        self._frame_messages = BoundedReceiver(self._frames, FRAME_PARTS)
         self._results = context.socket(zmq.XPUB)
-        self._results.setsockopt(zmq.SNDHWM, RESULT_HIGH_WATER)
+        largest = max(lane.answer_bytes for lane in self.lanes.values())
+        self._results.setsockopt(zmq.SNDHWM, min(1000, max(LEAST_RESULTS, RESULT_BUDGET_BYTES // largest)))
         self._results.setsockopt(zmq.XPUB_VERBOSER, 1)
         self._results.setsockopt(zmq.MAXMSGSIZE, MAX_HEADER_BYTES)
         # Not REP: libzmq's gets out of step, and blocks its reader, when a peer sends anything but a REQ's message.
         self._status = context.socket(zmq.ROUTER)
         self._status.setsockopt(zmq.MAXMSGSIZE, MAX_HEADER_BYTES)
+        self._status_messages = BoundedReceiver(self._status, STATUS_PARTS)
         for sock, key in ((self._frames, "frames"), (self._results, "results"), (self._status, "status")):
             address = getattr(self.station, key)
             try:
@@ -197,10 +208,10 @@ class Host:
     def _take_frames(self) -> bool:
         """Take what has arrived, at most ``FRAMES_PER_TURN`` messages; False when nothing is left."""
         for _ in range(FRAMES_PER_TURN):
-            try:
-                identity, *parts = self._frames.recv_multipart(zmq.NOBLOCK, copy=False)
-            except zmq.Again:
+            message = self._frame_messages.receive()
+            if message is None:
                 return False
+            identity, *parts = message
             self._take_frame(identity.bytes, [part.buffer for part in parts])
         return True
 
@@ -314,11 +325,11 @@ class Host:
                 self.subscribers = max(0, self.subscribers - 1)
 
     def _answer_status(self) -> None:
-        try:
-            identity, *request = self._status.recv_multipart(zmq.NOBLOCK)
-        except zmq.Again:
+        message = self._status_messages.receive()
+        if message is None:
             return
-        if request[0] == b"":  # what a REQ puts before its question
+        identity, *request = (part.bytes for part in message)
+        if request and request[0] == b"":  # what a REQ puts before its question
             self._status.send_multipart([identity, b"", json.dumps(self.status()).encode()], zmq.NOBLOCK)
 
     def status(self) -> dict[str, Any]:
@@ -340,6 +351,14 @@ class Host:
             "refused": dict(self.refused),
             "cameras": lanes,
         }
+
+
+def _sound(store: Store, product: str, detector: str) -> Template:
+    """Return the active template, every byte proven: a worker could only fail on a damaged one for ever."""
+    template = store.active(product, detector)
+    if problems := store.verify(template.digest):
+        raise TemplateError(f"{'; '.join(map(str, problems))}; roll back with `edgead templates rollback {product}`")
+    return template
 
 
 def _claim_ipc(address: str) -> None:

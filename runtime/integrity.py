@@ -78,6 +78,17 @@ def sweep(root: Path, objects: Objects, refs: Refs) -> list[Problem]:
     return list(_merged(problems))
 
 
+def misplaced(manifest: Manifest, product: str, detector: str) -> str | None:
+    """Return what is wrong with this template running for ``product`` and ``detector``; None when it belongs there."""
+    owner = manifest.product, manifest.detector.name
+    if owner == (product, detector):
+        return None
+    return (
+        f"expected a template of {product!r} for detector {detector!r}, found one of {owner[0]!r} for detector "
+        f"{owner[1]!r}; choose one with 'edgead templates activate'"
+    )
+
+
 def refusal(action: str, digest: str, problems: Iterable[Problem]) -> str:
     """Return the message of an action refused because of these problems."""
     found = "; ".join(f"{problem.path}: {problem.what}" for problem in problems)
@@ -157,6 +168,13 @@ def _check_active(objects: Objects, refs: Refs, path: Path) -> Iterator[Problem]
     if (path.parent.name, digest) not in refs.listed():
         hit = [digest] if digest else []
         yield _problem(objects, path, f"dangling: expected a listed template, found {digest}; activate another", *hit)
+        return
+    try:
+        manifest = load_manifest(objects, str(digest))
+    except TemplateError:
+        return  # _check_listing has it
+    if wrong := misplaced(manifest, path.parent.name, path.name):
+        yield _problem(objects, path, wrong, str(digest))
 
 
 def _check_log(objects: Objects, refs: Refs, path: Path) -> Iterator[Problem]:

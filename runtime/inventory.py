@@ -15,7 +15,7 @@ HEADINGS = {
     "detector": "detector",
     "active": "active",
     "references": "refs",
-    "image_threshold": "cut",
+    "image_threshold": "threshold",
     "held_out": "held out",
 }
 

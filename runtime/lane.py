@@ -77,6 +77,11 @@ class Lane:
             name, setup, self._slots, start_timeout_s=station.worker.start_timeout_s, hang_s=station.worker.hang_s
         )
 
+    @property
+    def answer_bytes(self) -> int:
+        """Largest map and preview of one result, in bytes."""
+        return self._slots.answer_bytes
+
     def take(
         self, header: FrameHeader, pixels: memoryview, number: int, now_ns: int, received_ns: int
     ) -> Answer | None:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -24,6 +25,7 @@ from pydantic import (
 
 from runtime import canonical
 from runtime.errors import TemplateError
+from runtime.header import MAX_TEXT_BYTES
 
 SCHEMA: Literal["edgead.template/1"] = "edgead.template/1"
 #: 100,000 references at some 150 bytes each are 15 MB; four times that is a mistake or an attack.
@@ -34,6 +36,17 @@ SLUG = r"[a-z0-9][a-z0-9_.-]{0,63}"
 Slug = Annotated[str, Field(pattern=f"^{SLUG}$")]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+def _fits_a_message(text: str) -> str:
+    found = len(text.encode())
+    if not 1 <= found <= MAX_TEXT_BYTES:
+        raise ValueError(f"expected 1 to {MAX_TEXT_BYTES} bytes of UTF-8, found {found}")
+    return text
+
+
+#: A detector's version: every inspection carries it as a text of the wire.
+Version = Annotated[str, AfterValidator(_fits_a_message)]
 
 
 class Record(BaseModel):
@@ -48,7 +61,7 @@ class DetectorIdentity(Record):
     """The detector that calibrated the template. ``distribution``: the installed package it came from."""
 
     name: Slug
-    version: str
+    version: Version
     distribution: str
 
 

@@ -49,8 +49,14 @@ class Objects:
     def put(self, data: bytes | bytearray) -> str:
         """Store ``data`` durably and return its digest.
 
-        An equal object is left alone; a damaged one of that name is replaced.
+        An equal object is left alone; a damaged one of that name is replaced. Raises ``TemplateError`` for more than
+        ``MAX_OBJECT_BYTES``, which ``read`` would refuse.
         """
+        if len(data) > MAX_OBJECT_BYTES:
+            raise TemplateError(
+                f"expected an object of at most {MAX_OBJECT_BYTES} bytes, found {len(data)} to store in {self.root}; "
+                "calibrate with fewer references or a smaller image size"
+            )
         digest = digest_of(data)
         path = self.path(digest)
         durable.make_folder(path.parent)

@@ -88,9 +88,9 @@ def _camera(store: Store, camera: Camera, registry: Registry) -> str:
         )
     _weights(template, registry)
     value = template.manifest.thresholds.image
-    cut = "no image threshold: every verdict will be NotDecidable" if value is None else f"threshold {value:.4f}"
+    threshold = "no image threshold: every verdict will be NotDecidable" if value is None else f"threshold {value:.4f}"
     found = f"{camera.detector} for {camera.product}: template {template.digest[:12]}"
-    return f"{found}, {cut}, deadline {camera.deadline_ms} ms"
+    return f"{found}, {threshold}, deadline {camera.deadline_ms} ms"
 
 
 def _weights(template: Template, registry: Registry) -> None:

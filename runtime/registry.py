@@ -16,11 +16,13 @@ from types import ModuleType
 from typing import Any
 
 import pluggy
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from runtime import hookspecs
 from runtime.detector import Detector
 from runtime.errors import ConfigError, PluginError
+from runtime.header import MAX_TEXT_BYTES
+from runtime.manifest import Version
 from runtime.weights import WeightFile
 
 #: What a detector may be called: it becomes a file name in the store and a word in station files.
@@ -173,6 +175,14 @@ def _check_contract(registered: RegisteredDetector, detector: object) -> None:
     for attribute in ("name", "version", "settings_model"):
         if not hasattr(detector, attribute):
             raise PluginError(registered.plugin, f"detector {registered.name!r} has no attribute {attribute!r}")
+    try:
+        TypeAdapter(Version).validate_python(detector.version, strict=True)
+    except ValidationError as error:
+        raise PluginError(
+            registered.plugin,
+            f"expected a text of 1 to {MAX_TEXT_BYTES} bytes as version of detector {registered.name!r}, "
+            f"found {str(detector.version)[:60]!r} ({type(detector.version).__name__}); shorten or quote it",
+        ) from error
     model: Any = detector.settings_model
     if not (isinstance(model, type) and issubclass(model, BaseModel) and model.model_config.get("extra") == "forbid"):
         raise PluginError(

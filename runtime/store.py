@@ -165,14 +165,17 @@ class Store:
         return self._load(matches[0])
 
     def active(self, product: str, detector: str) -> Template:
-        """Return the template that runs for this product and detector."""
+        """Return the template that runs for this product and detector; one of another is refused."""
         digest = read_ref(self._refs.active_path(product, detector))
         if digest is None:
             raise TemplateError(
                 f"expected an active template of {product!r} for detector {detector!r}, found none in {self.root}; "
                 f"make one with 'edgead calibrate … --activate', or choose one with 'edgead templates activate'"
             )
-        return self._load(digest)
+        template = self._load(digest)
+        if wrong := integrity.misplaced(template.manifest, product, detector):
+            raise TemplateError(f"{self._refs.active_path(product, detector)}: {wrong}")
+        return template
 
     def activate(self, id_or_prefix: str, *, who: str, why: str = "") -> Activation:
         """Prove every byte of a template, then make it the one that runs, in one step.

@@ -95,7 +95,7 @@ def _bytes(view: memoryview | None) -> bytes | None:
 
 
 def ask_status(address: str, timeout_s: float = 2.0) -> dict[str, Any]:
-    """Return a running station's status; ``StationError`` if nothing answers at ``address``."""
+    """Return a running station's status; ``StationError`` if nothing, or no station, answers at ``address``."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     try:
         with signals_held_back():
@@ -104,6 +104,20 @@ def ask_status(address: str, timeout_s: float = 2.0) -> dict[str, Any]:
         sock.send(b"status")
         if not sock.poll(int(timeout_s * 1000)):
             raise StationError(f"no station answers at {address} within {timeout_s:g} s: is `edgead run` up?")
-        return cast("dict[str, Any]", json.loads(sock.recv()))
+        return _station_status(sock.recv(), address)
     finally:
         context.destroy(linger=0)
+
+
+def _station_status(answer: bytes, address: str) -> dict[str, Any]:
+    try:
+        status: Any = json.loads(answer)
+    except (ValueError, RecursionError):  # not UTF-8, not JSON, or nested without end
+        status = None
+    # What `edgead status` prints by name; a newer station may say more.
+    if not (isinstance(status, dict) and {"station", "state", "ready", "cameras"} <= status.keys()):
+        raise StationError(
+            f"expected a station's status from {address}, found {answer[:60]!r}: something else answers there; "
+            "give the status address of the station file"
+        )
+    return cast("dict[str, Any]", status)

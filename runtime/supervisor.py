@@ -13,6 +13,7 @@ than one that needs a person at night. Nothing here waits for a worker, except `
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import subprocess
 import sys
@@ -29,8 +30,8 @@ FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 30.0
 #: A worker that has been ready this long was healthy: its death starts the back-off anew.
 HEALTHY_S = 60.0
-#: How long a killed worker may take to vanish. One stuck in a driver's system call may never: it is left behind.
-REAP_S = 0.5
+#: How long the host's loop may stand still to learn how a worker ended: every camera waits meanwhile.
+REAP_S = 0.02
 #: How long a worker may take to end after "stop" before it is killed.
 STOP_S = 3.0
 
@@ -59,6 +60,7 @@ class Supervisor:
         self._start_timeout_ns = int(start_timeout_s * 1e9)
         self._hang_ns = int(hang_s * 1e9)
         self._process: subprocess.Popen[bytes] | None = None
+        self._dying: list[subprocess.Popen[bytes]] = []
         self._link: Link | None = None
         self._started_ns = 0
         self._ready_ns: int | None = None
@@ -77,6 +79,7 @@ class Supervisor:
 
     def start_if_due(self, now_ns: int) -> bool:
         """Start the process when there is none and its back-off is over; True if it was started."""
+        self._dying = [process for process in self._dying if process.poll() is None]
         if self._process is not None or self.state is WorkerState.STOPPED or now_ns < self._start_at_ns:
             return False
         self._started_ns, self._ready_ns = now_ns, None
@@ -131,7 +134,7 @@ class Supervisor:
             self._link.close()
             self._link = None
         if process is not None:
-            why = f"{why} ({_kill(process, REAP_S)})"
+            why = f"{why} ({self._kill(process)})"
         if self._ready_ns is not None and now_ns - self._ready_ns > HEALTHY_S * 1e9:
             self._backoff_s = FIRST_BACKOFF_S
         self._start_at_ns = now_ns + int(self._backoff_s * 1e9)
@@ -166,13 +169,17 @@ class Supervisor:
             try:
                 process.wait(STOP_S)
             except subprocess.TimeoutExpired:
-                log.warning("worker %s: did not stop in %g s, killed: %s", self.name, STOP_S, _kill(process, STOP_S))
+                log.warning("worker %s: did not stop in %g s, killed", self.name, STOP_S)
+                self._kill(process)
+        for each in self._dying:
+            with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in a driver: its next step is its last
+                each.wait(STOP_S)
 
-
-def _kill(process: subprocess.Popen[bytes], patience_s: float) -> str:
-    """Kill the process, whatever it is doing, and tell how it ended."""
-    process.kill()
-    try:
-        return f"exit status {process.wait(patience_s)}"
-    except subprocess.TimeoutExpired:
-        return "killed, not gone yet"  # its next line of Python is its last; the subprocess module reaps it later
+    def _kill(self, process: subprocess.Popen[bytes]) -> str:
+        """Kill the process and tell how it ended; one that is stuck is reaped later: nobody waits for it."""
+        process.kill()
+        try:
+            return f"exit status {process.wait(REAP_S)}"
+        except subprocess.TimeoutExpired:
+            self._dying.append(process)
+            return "killed, not gone yet"

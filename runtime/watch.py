@@ -19,18 +19,25 @@ if TYPE_CHECKING:
 
 #: Results shown at once.
 ROWS = 15
+#: Paths of overlays kept for the totals: watching may last for months.
+PICTURES = 1000
 #: A map is drawn from 0 to this many times the pixel threshold: the same value has the same colour on every picture.
 FULL_SCALE = 2.0
+#: Characters of the host's run in an overlay's name: 32 bits of a random number.
+RUN_CHARACTERS = 8
 
 
 @dataclass
 class Tally:
-    """What has been received: counts by verdict and error word, latencies in microseconds, and what went missing."""
+    """What has been received: counts by verdict and error word, latencies in microseconds, and what went missing.
+
+    ``pictures`` are the latest overlays' paths.
+    """
 
     verdicts: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     latencies_us: deque[int] = field(default_factory=lambda: deque(maxlen=10_000))
-    pictures: list[str] = field(default_factory=list)
+    pictures: deque[str] = field(default_factory=lambda: deque(maxlen=PICTURES))
     _runs: dict[str, tuple[int, int, int]] = field(default_factory=dict)
 
     @property
@@ -67,7 +74,7 @@ class Tally:
             "missing": self.missing,
             "latency_ms_p50": percentile(ordered, 50),
             "latency_ms_p99": percentile(ordered, 99),
-            "pictures": self.pictures,
+            "pictures": [*self.pictures],
         }
 
     def sentence(self) -> str:
@@ -92,7 +99,12 @@ def as_record(received: Received) -> dict[str, Any]:
 
 
 def save_overlay(received: Received, folder: Path) -> Path | None:
-    """Write the map drawn over the preview (over black without one) as a PNG; None if the result has no map."""
+    """Write the map drawn over the preview as a PNG; None if the result has no map.
+
+    Over black without a preview, or where its encoding is not JPEG. The name begins with the host's run, so that a
+    host that starts again, and counts from 1 again, overwrites nothing. Raises ``ConfigError`` if ``folder`` cannot be
+    made.
+    """
     import numpy as np
 
     from runtime.answers import decode_preview
@@ -102,20 +114,27 @@ def save_overlay(received: Received, folder: Path) -> Path | None:
     if anomaly_map is None:
         return None
     shape = (inspection.frame_height, inspection.frame_width, 3)
-    picture = decode_preview(received.preview) if received.preview else np.zeros(shape, np.uint8)
+    jpeg = received.preview if inspection.preview == "jpeg" else None
+    picture = decode_preview(jpeg) if jpeg else np.zeros(shape, np.uint8)
     threshold = inspection.pixel_threshold
     scale = FULL_SCALE * threshold if threshold else float(anomaly_map.max()) or 1.0
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"cannot make the folder {folder} for overlays: {error.strerror}; name another") from error
-    path = folder / f"{inspection.seq:08d}_{inspection.camera}_{_stem(inspection.source)}{inspection.verdict.label}.png"
+    # A peer's text: nothing in it may lead out of the folder.
+    run = _UNSAFE.sub("-", inspection.result_id[:RUN_CHARACTERS])
+    name = f"{run}_{inspection.seq:08d}_{inspection.camera}_{_stem(inspection.source)}{inspection.verdict.label}.png"
+    path = folder / name
     write_png(path, overlay(picture, anomaly_map, threshold if threshold is not None else float("inf"), scale))
     return path
 
 
+_UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
+
+
 def _stem(source: str) -> str:
-    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", re.sub(r"\.\w+$", "", source)).strip("-")
+    stem = _UNSAFE.sub("-", re.sub(r"\.\w+$", "", source)).strip("-")
     return f"{stem[-60:]}_" if stem else ""
 
 
@@ -125,9 +144,11 @@ def live_table(recent: Iterable[Inspection], tally: Tally, title: str) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=f"{title}: {tally.sentence()}", box=box.SIMPLE_HEAD, title_justify="left", expand=True)
-    for column in ("seq", "camera", "verdict", "score", "cut", "ms", "source / reason"):
-        side: Literal["left", "right"] = "right" if column in {"seq", "score", "cut", "ms"} else "left"
+    table = Table(
+        title=f"{title}: {tally.sentence()}", box=box.SIMPLE_HEAD, title_justify="left", expand=True, pad_edge=False
+    )
+    for column in ("seq", "camera", "verdict", "score", "threshold", "ms", "source / reason"):
+        side: Literal["left", "right"] = "right" if column in {"seq", "score", "threshold", "ms"} else "left"
         # Only the last column gives way: one result is one line, on any terminal.
         ratio = 1 if column == "source / reason" else None
         table.add_column(column, justify=side, no_wrap=True, overflow="ellipsis", ratio=ratio)

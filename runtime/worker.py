@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import os
 import signal
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("edgead.worker")
 
+#: Frames in a row a detector may raise on before its process ends and the host starts a fresh one: a CUDA fault, for
+#: one, stays with the process for good.
+MAX_FAILURES = 5
 #: Longest error text sent to the host.
 MAX_DETAIL_CHARACTERS = 300
 
@@ -64,27 +67,32 @@ def _serve(link: Link, slots_fd: int, setup: dict[str, Any]) -> None:
         log.exception("the detector could not be loaded")
         link.send({"op": "failed", "error": _detail(error)})
         return
-    link.send({"op": "ready", "pid": os.getpid()})
-    while True:
+    link.send({"op": "ready"})
+    failures = 0
+    while failures < MAX_FAILURES:
         record = link.receive()
         if record is None or record["op"] == "stop":
             return
-        link.send(_inspect(engine, slots, record, setup))
+        answer = _inspect(engine, slots, record, setup)
+        failures = failures + 1 if answer.get("error") == ErrorWord.DETECTOR_ERROR else 0
+        link.send(answer)
+    log.error(
+        "the detector raised on %d frames in a row: this process may be poisoned, a fresh one is needed", failures
+    )
 
 
 def _load(setup: dict[str, Any]) -> Engine:
-    """Load plugin, template and engine, and run one frame so that the first real one is not the slow one."""
-    import numpy as np
-
+    """Load plugin, template and engine, and answer the golden frames: a proof, and the first real frame is not slow."""
     from runtime.engine import Engine
     from runtime.registry import load_plugins
+    from runtime.selftest import check_version, self_test
     from runtime.store import Store
 
     detector = load_plugins(setup["builtins"]).detector(setup["detector"])
     template = Store(Path(setup["store"])).template(setup["template"])
+    check_version(template, detector.version)
     engine = Engine(detector, template.content(), device=setup["device"], threads=setup["threads"])
-    golden = template.golden()
-    engine.infer(golden[0].frame if golden else np.zeros((64, 64), np.uint8))
+    self_test(engine, template)
     return engine
 
 
@@ -101,11 +109,24 @@ def _inspect(engine: Engine, slots: Slots, record: dict[str, Any], setup: dict[s
         _write_answer(slots, record["slot"], image, result.anomaly_map, setup=setup, answer=answer)
     except ResultError as error:
         answer.update(op="undecided", error=ErrorWord.RESULT_BAD.value, detail=_detail(error))
-    except Exception as error:
-        log.exception("the detector raised on ticket %s", record["ticket"])
+    except Exception as error:  # noqa: BLE001 - the per-detector guard: logged by _complain, answered, counted
+        _complain(error)
         answer.update(op="undecided", error=ErrorWord.DETECTOR_ERROR.value, detail=_detail(error))
     answer["detect_us"] = (time.monotonic_ns() - started) // 1000
     return answer
+
+
+_complaints: Counter[str] = Counter()
+
+
+def _complain(error: Exception) -> None:
+    """Log an error with its traceback the first time, then every thousandth: a log must not fill the disk."""
+    text = _detail(error)[:80]
+    if len(_complaints) >= 1000:  # noqa: PLR2004 - texts that differ every time
+        _complaints.clear()
+    _complaints[text] += 1
+    if _complaints[text] % 1000 == 1:
+        log.error("the detector raised (%d times so far)", _complaints[text], exc_info=error)
 
 
 def _image(slots: Slots, record: dict[str, Any]) -> np.ndarray:

@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from plugins.hetmm.graph import Features, Matching
+    from plugins.hetmm.leaving import SpareCopies
 
 
 class Hetmm(Detector):
     """The ``hetmm`` detector.
 
-    Keeps the modules of the last settings it saw, which any frame shape shares; no image, no template.
+    Keeps the modules of the last settings it saw, which any frame shape shares, and a copy of the last bank given to
+    ``leave_out`` while that bank lives; no image, no template.
     """
 
     name = "hetmm"
@@ -34,6 +36,7 @@ class Hetmm(Detector):
     def __init__(self) -> None:
         self._features: tuple[tuple[str, tuple[str, ...]], Features] | None = None
         self._matching: tuple[HetmmSettings, Matching] | None = None
+        self._spare_copies: SpareCopies | None = None
 
     def calibrate(self, references: Sequence[Frame], settings: BaseModel, context: DetectorContext) -> TemplateContent:
         """Extract every reference's sheets, choose what is "auto" from them; see ``Detector.calibrate``."""
@@ -95,20 +98,18 @@ class Hetmm(Detector):
     def leave_out(
         self, content: TemplateContent, bank: Mapping[str, Tensor], index: int
     ) -> Mapping[str, Tensor] | None:
-        """Overwrite sheet ``index`` by a copy of another one, which no maximum sees; None for a bank of one sheet."""
-        from plugins.matching import TILE
+        """Cover sheet ``index`` by another one, which no maximum sees; None for a bank of one sheet.
+
+        The tensors returned are good until the next call: the same copy of the bank is used again.
+        """
+        from plugins.hetmm.leaving import SpareCopies
 
         if content.valid < 2:  # noqa: PLR2004 - nothing would be left
             return None
         # The spare room holds copies of sheet 0, which must go with it.
         gone = [index, *range(content.valid, content.capacity)] if index == 0 else [index]
-        rest: dict[str, Tensor] = {}
-        for name, tiles in bank.items():
-            sheets = tiles.view(tiles.shape[0], -1, TILE * TILE, tiles.shape[2])
-            left = sheets.clone()
-            left[:, gone] = sheets[:, 1:2] if index == 0 else sheets[:, :1]
-            rest[name] = left.view(tiles.shape)
-        return rest
+        self._spare_copies = self._spare_copies or SpareCopies()
+        return {name: self._spare_copies.without(name, tiles, gone) for name, tiles in bank.items()}
 
     def extend(
         self, content: TemplateContent, references: Sequence[Frame], context: DetectorContext

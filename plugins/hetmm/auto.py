@@ -6,18 +6,18 @@ window sizes cost one pass.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from plugins.hetmm.leaving import without
 from plugins.hetmm.settings import HetmmSettings, table_row
-from plugins.matching import TILE, MutualMatch, backward_of, forward_of, pack
+from plugins.matching import MutualMatch, backward_of, forward_of, pack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from torch import Tensor
 
@@ -137,18 +137,3 @@ def _mixed_level(ahead: Tensor, back: Tensor) -> Callable[[tuple[int, int], floa
         return float(torch.quantile(maps.flatten(1), 0.995, dim=1).mean())
 
     return level
-
-
-@contextmanager
-def without(tiles: Tensor, index: int) -> Iterator[Tensor]:
-    """Lend a packed bank in which sheet ``index`` is overwritten by its neighbour; then restore it.
-
-    A maximum cannot see the copy, so the bank answers as if the sheet had never been there.
-    """
-    sheets = tiles.view(tiles.shape[0], -1, TILE * TILE, tiles.shape[2])
-    kept = sheets[:, index].clone()
-    sheets[:, index] = sheets[:, index - 1 if index else 1]
-    try:
-        yield tiles
-    finally:
-        sheets[:, index] = kept

@@ -25,8 +25,8 @@ D0_ALPHA = (0.5, 0.5, 0.3)
 D0_WEIGHT = (1.0, 0.5, 0.5)
 
 #: The table for EfficientNet-Lite0, whose features the authors never tuned for: a 3 x 3 forward window, the backward
-#: one at the very place, every layer alike. Chosen on the simulated product (runtime.testing.product) among the tables of
-#: docs/decisions/0010: the best image AUROC there.
+#: one at the very place, every layer alike. Chosen on the simulated product (runtime.testing.product) among the tables
+#: of docs/decisions/0010: the best image AUROC there.
 LITE_WINDOWS = ((3, 1), (3, 1), (3, 1))
 LITE_ALPHA = (0.5, 0.5, 0.5)
 LITE_WEIGHT = (1.0, 1.0, 1.0)

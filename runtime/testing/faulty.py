@@ -55,6 +55,8 @@ class Fault(IntEnum):
     """Take memory and fail to get more."""
     ODD_TEXT = 12
     """Raise an exception whose text UTF-8 cannot carry."""
+    POISON = 13
+    """Raise on this frame and on every later one of this process, as a CUDA fault does."""
 
 
 class FaultySettings(BaseModel):
@@ -92,6 +94,8 @@ class Faulty(Detector):
                 columns = torch.arange(MAP_SIDE) % means.shape[1]
                 score = frames.to(torch.float32).mean(dim=(1, 2, 3)) / 255
                 anomaly_map = means[:, None, columns].expand(-1, MAP_SIDE, -1) + zero
+                if _poisoned:
+                    _raise(0)
                 first = frames.flatten()[:4].tolist()
                 if tuple(first[:2]) != MARK:
                     return anomaly_map, score
@@ -140,6 +144,14 @@ def _misbehave(fault: Fault, argument: int, anomaly_map: Tensor, score: Tensor) 
     return wrong.get(fault, (anomaly_map, score))
 
 
+_poisoned: list[bool] = []
+
+
+def _poison(argument: int) -> None:
+    _poisoned.append(True)
+    _raise(argument)
+
+
 def _raise(_argument: int) -> None:
     raise RuntimeError("this frame asked for an exception")
 
@@ -164,6 +176,7 @@ _ENDINGS: dict[Fault, Callable[[int], object]] = {
     Fault.SLEEP: lambda argument: time.sleep(argument / 100),
     Fault.RAISE: _raise,
     Fault.ODD_TEXT: _raise_odd_text,
+    Fault.POISON: _poison,
     Fault.EXIT: os._exit,
     Fault.KILL: lambda _argument: os.kill(os.getpid(), signal.SIGKILL),
     Fault.HANG: _hang,

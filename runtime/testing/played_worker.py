@@ -21,6 +21,10 @@ class PlayedProcess:
         """Note that it was killed."""
         self.killed = True
 
+    def poll(self) -> int | None:
+        """Return the exit status, or None while it is stuck or alive."""
+        return None if self.stuck or not self.killed else -9
+
     def wait(self, timeout: float | None = None) -> int:
         """Return the exit status at once: -9 if it was killed; raises ``TimeoutExpired`` while it is stuck."""
         if self.stuck:

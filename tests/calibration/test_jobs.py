@@ -84,6 +84,9 @@ def test_a_preset_of_another_detector_is_refused():
         {"options": CalibrationOptions(device="tpu")},
         {"options": CalibrationOptions(device="cpu:0")},
         {"options": CalibrationOptions(device="cuda:99")},
+        {"who": ""},
+        {"who": "a" * 201},
+        {"why": "a" * 2001},
     ],
 )
 def test_mistakes_are_found_before_the_long_part(changes, dataset, tmp_path):
@@ -99,6 +102,14 @@ def test_a_report_nobody_can_write_is_found_first(dataset, tmp_path):
     for place in (tmp_path, tmp_path / "file" / "report.html"):
         with pytest.raises(ConfigError, match="another place"):
             run_calibration(job(dataset, tmp_path, report=place), REGISTRY, quiet)
+
+
+def test_the_longest_who_and_why_are_stored(dataset, tmp_path):
+    """What the check before the long part lets through, the ref log takes."""
+    wanted = job(dataset, tmp_path, detector="nothing", settings=[], who="a" * 200, why="b" * 2000)
+    run_calibration(wanted, REGISTRY, quiet)
+    [(entry, _)] = Store(tmp_path / "store").log("part", "nothing")
+    assert (entry.who, entry.why) == ("a" * 200, "b" * 2000)
 
 
 def test_a_calibration_is_stored_and_activated(dataset, tmp_path):
@@ -153,6 +164,16 @@ def test_a_template_of_another_detector_is_refused(dataset, tmp_path):
         run_evaluation(
             EvaluationJob(dataset=dataset, detector="hetmm", template="00ff", store=tmp_path), REGISTRY, quiet
         )
+
+
+def test_a_template_of_another_version_is_refused(dataset, tmp_path, monkeypatch):
+    """A template made by another version of the detector is not evaluated with this one: both are named."""
+    wanted = job(dataset, tmp_path, detector="nothing", settings=[])
+    template = run_calibration(wanted, REGISTRY, quiet)["template"]
+    monkeypatch.setattr("runtime.testing.nothing.Nothing.version", "1.1")
+    asked = EvaluationJob(dataset=dataset, detector="nothing", template=template, store=tmp_path / "store")
+    with pytest.raises(TemplateError, match=r"nothing 1\.1, .*made by version 1: calibrate again"):
+        run_evaluation(asked, REGISTRY, quiet)
 
 
 @pytest.mark.usefixtures("no_work")

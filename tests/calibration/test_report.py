@@ -11,11 +11,11 @@ import cv2
 import numpy as np
 import pytest
 
-from calibration.calibrate import CalibrationOptions, calibrate, resolve_settings, save
+from calibration.calibrate import EXAMPLES, CalibrationOptions, calibrate, resolve_settings, save
 from calibration.dataset import references_from
 from calibration.histogram import HEIGHT, WIDTH, histogram
 from calibration.references import References
-from calibration.report import EXAMPLES, write_report
+from calibration.report import write_report
 from runtime.errors import ConfigError
 from runtime.images import overlay, write_png
 from runtime.manifest import DetectorIdentity

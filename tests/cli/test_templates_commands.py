@@ -1,5 +1,7 @@
 """The store by command line: what one command says the next one takes."""
 
+import os
+
 import pytest
 
 PRODUCT = "part"
@@ -78,3 +80,17 @@ def test_a_damaged_manifest_does_not_hide_the_others(store, run):
     assert first[:12] in done.out
     assert second[:12] in done.out
     assert f"{first[:12]}: " in done.err
+
+
+@pytest.mark.parametrize("error", [KeyError, OSError])
+def test_a_user_without_a_name_is_logged_by_number(store, run, monkeypatch, error):
+    """Where the system has no name for the user, as in many containers, the ref log says the uid."""
+    folder, first, _ = store
+
+    def nameless():
+        raise error("no name for this uid")
+
+    monkeypatch.setattr("getpass.getuser", nameless)
+    assert run("templates", "activate", first, "--store", folder, "--json").code == 0
+    history = run("templates", "show", first, "--store", folder, "--json").last["history"]
+    assert any(f"uid {os.getuid()}: activate" in line for line in history)

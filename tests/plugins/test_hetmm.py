@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 from itertools import pairwise
 
@@ -189,6 +191,47 @@ def test_leaving_out_is_never_having_had(detector, frames, damaged, index, spare
     assert inspected(detector, content, frames[index], rest)[1] > 0.01
     assert all(torch.equal(bank[name], before[name]) for name in before)
     assert {name: each.shape for name, each in rest.items()} == {name: each.shape for name, each in before.items()}
+
+
+def test_leaving_out_again_reuses_the_copy_and_restores_what_was_gone(detector, frames):
+    """Each call on one bank answers in the same memory, and what it answers does not depend on the calls before."""
+    content = learnt(detector, frames[:4], spare=1)
+    bank = detector.bank(content)
+    first = detector.leave_out(content, bank, 0)
+    places = {name: each.data_ptr() for name, each in first.items()}
+    for index in (0, 3, 0, 1, 1):
+        again = detector.leave_out(content, bank, index)
+        fresh = Hetmm().leave_out(content, bank, index)
+        assert {name: each.data_ptr() for name, each in again.items()} == places
+        assert all(torch.equal(again[name], fresh[name]) for name in bank)
+
+
+@pytest.mark.parametrize("change", ["another bank", "written to", "inference mode"])
+def test_leaving_out_of_a_changed_bank_is_not_answered_from_the_old_copy(detector, frames, change):
+    """Another bank, one whose values were changed, or one whose changes torch does not count is copied afresh."""
+    content = learnt(detector, frames[:3])
+    with torch.inference_mode(change == "inference mode"):
+        bank = detector.bank(content)
+        detector.leave_out(content, bank, 1)
+        if change == "another bank":
+            bank = {name: each.neg() for name, each in bank.items()}
+        else:
+            for each in bank.values():
+                each.neg_()
+        found = detector.leave_out(content, bank, 2)
+        expected = Hetmm().leave_out(content, bank, 2)
+    assert all(torch.equal(found[name], expected[name]) for name in bank)
+
+
+def test_copy_for_leaving_out_goes_with_its_bank(detector, frames):
+    """A detector that outlives a calibration does not keep that calibration's bank in memory."""
+    content = learnt(detector, frames[:3])
+    bank = detector.bank(content)
+    copies = [weakref.ref(each) for each in detector.leave_out(content, bank, 1).values()]
+    assert all(copy() is not None for copy in copies)
+    del bank
+    gc.collect()
+    assert all(copy() is None for copy in copies)
 
 
 def test_single_reference_cannot_be_left_out(detector, frames):

@@ -8,7 +8,8 @@ import torch
 
 from edgead import DetectorContext
 from plugins.hetmm import Hetmm
-from plugins.hetmm.auto import Residuals, alpha_of, choose, weights_of, window_of, without
+from plugins.hetmm.auto import Residuals, alpha_of, choose, weights_of, window_of
+from plugins.hetmm.leaving import without
 from plugins.hetmm.settings import (
     D0_ALPHA,
     D0_WEIGHT,

@@ -1,13 +1,16 @@
 """Pacing: a replay keeps its rate as an upper bound, and never has more frames on their way than its window."""
 
+import contextlib
 import threading
 import time
 
+import cv2
 import numpy as np
 import pytest
 import zmq
 
-from runtime.camera import CameraOptions, replay
+from runtime import terminal
+from runtime.camera import CameraOptions, replay, send_source
 from runtime.errors import StationError
 from runtime.inspection import Verdict
 from runtime.local import free_addresses
@@ -59,21 +62,39 @@ class Answering:
 
 
 def images(count):
-    """Yield ``count`` tiny images."""
-    for index in range(count):
-        yield Acquired(np.zeros((2, 2), np.uint8), 1, f"{index}.png")
+    """Return a source of ``count`` tiny images that waits until each is wanted."""
+    return lambda _due: (Acquired(np.zeros((2, 2), np.uint8), 1, f"{index}.png") for index in range(count))
+
+
+class Live:
+    """A camera that takes a picture every 5 ms, whether wanted or not."""
+
+    def __init__(self, count):
+        """Take ``count`` pictures in all."""
+        self.count = count
+        self.taken = 0
+        self.yielded = []
+
+    def __call__(self, due):
+        """Yield the pictures that are due."""
+        while self.taken < self.count:
+            time.sleep(0.005)
+            self.taken += 1
+            if due():
+                self.yielded.append(self.taken)
+                yield Acquired(np.zeros((2, 2), np.uint8), time.time_ns())
 
 
 def test_frames_go_in_order_and_are_all_answered():
     """Every image is sent once, in order, and the account is returned when the last receipt is in."""
     seen = []
     with Answering() as station:
-        options = CameraOptions(name="top", address=station.address)
-        count = replay(images(12), options, lambda each: seen.append((each.sent, each.answered)))
+        count = replay(images(12), CameraOptions(name="top", address=station.address), seen.append)
     assert [number for number, _ in station.taken] == list(range(12))
     assert (count.sent, count.answered, dict(count.verdicts)) == (12, 12, {"OK": 12})
-    assert [sent for sent, _ in seen] == [*range(1, 13), 12]
-    assert seen[-1] == (12, 12)
+    assert len(seen) == 13
+    assert seen == sorted(seen)
+    assert seen[-1] == 12
 
 
 @pytest.mark.parametrize("window", [1, 3])
@@ -109,6 +130,55 @@ def test_an_unreachable_station_is_said_so():
     read = []
     options = CameraOptions(name="top", address=address, timeout_s=0.1)
     with pytest.raises(StationError, match=r"edgead run") as raised:
-        replay((read.append(1) or each for each in images(100)), options)
+        replay(lambda due: (read.append(1) or each for each in images(100)(due)), options)
     assert address in str(raised.value)
     assert len(read) < 10
+
+
+def test_a_live_camera_is_thinned_not_slowed():
+    """With a rate below the camera's, pictures between are dropped: what goes is spread over all that was taken."""
+    camera = Live(120)
+    with Answering() as station:
+        count = replay(camera, CameraOptions(name="top", address=station.address, rate=25, window=0))
+        arrivals = [at for _, at in station.taken]
+    assert camera.taken == 120
+    assert count.sent == count.answered == len(camera.yielded) >= 5
+    assert min(after - before for before, after in zip(camera.yielded, camera.yielded[1:], strict=False)) > 1
+    assert camera.yielded[-1] > 90
+    assert len(arrivals) <= 25 * (arrivals[-1] - arrivals[0]) + 2
+
+
+def test_a_live_camera_goes_on_while_the_window_is_full():
+    """A station that answers late costs pictures, not freshness: the camera is read on, and the window holds."""
+    camera = Live(100)
+    with Answering(hold=100) as station:  # answers 150 ms after the last frame
+        count = replay(camera, CameraOptions(name="top", address=station.address, window=1))
+    assert station.most_waiting == 1
+    assert camera.taken == 100
+    assert 2 <= count.answered < 10
+
+
+def test_a_live_camera_names_a_mute_station():
+    """A station that never answers ends a live camera with a StationError, after more pictures than the window."""
+    camera = Live(100_000)
+    with Answering(hold=100_000) as station:
+        station._stop.set()  # bound, and mute
+        with pytest.raises(StationError, match="without a receipt"):
+            replay(camera, CameraOptions(name="top", address=station.address, window=2, timeout_s=0.2))
+    assert len(camera.yielded) == 2
+    assert camera.taken > 2
+
+
+@pytest.mark.parametrize(("options", "total"), [({}, 6), ({"limit": 4}, 4), ({"loop": True, "limit": 9}, 9)])
+def test_a_replay_shows_how_far_it_is(options, total, tmp_path, monkeypatch):
+    """Progress counts answered frames up to the number the folder gives, known from the start."""
+    for index in range(6):
+        cv2.imwrite(str(tmp_path / f"{index}.png"), np.zeros((2, 2), np.uint8))
+    shown = []
+    bars = contextlib.nullcontext(lambda done, of, _what: shown.append((done, of)))
+    monkeypatch.setattr(terminal, "progress_bars", lambda: bars)
+    with Answering() as station:
+        count = send_source(str(tmp_path), CameraOptions(name="top", address=station.address), **options)
+    assert count.answered == total
+    assert shown[-1] == (total, total)
+    assert {of for _, of in shown} == {total}

@@ -41,6 +41,7 @@ def test_the_list_marks_what_is_active(store):
         "image_threshold": 3.0, "held_out": 49, "error": None,
     }  # fmt: skip
     assert {each["template"] for each in list_templates(store, "other")} == {store.ids[2]}
+    assert HEADINGS["image_threshold"] == "threshold"
     assert HEADINGS.keys() | {"error"} == listed[store.ids[0]].keys()
 
 

@@ -208,6 +208,10 @@ def test_an_unknown_detector_lists_what_there_is_and_what_is_broken(install):
         ("name, version, settings_model =", "name, revision, settings_model =", "has no attribute 'version'"),
         ('extra="forbid"', 'extra="ignore"', "extra='forbid'"),
         ('"3", Settings', '"3", dict', "expected a pydantic model"),
+        ('"3", Settings', "3, Settings", "1 to 512 bytes as version of detector 'toy', found '3' (int)"),
+        ('"3", Settings', '"", Settings', "1 to 512 bytes as version of detector 'toy', found ''"),
+        ('"3", Settings', '"\u00e9" * 257, Settings', "1 to 512 bytes as version"),
+        ('"3", Settings', '"\\ud800", Settings', "1 to 512 bytes as version"),
     ],
 )
 def test_a_detector_that_is_none_is_the_plugins_fault(install, replace, by, words):

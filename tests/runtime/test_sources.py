@@ -1,13 +1,14 @@
 """Where a camera process gets its images: folders in order, videos in RGB, and a clear word when there is nothing."""
 
+import time
 from itertools import islice
 
 import cv2
 import numpy as np
 import pytest
 
-from runtime.errors import ConfigError
-from runtime.sources import folder_images, images_below, open_source, video_images
+from runtime.errors import ConfigError, StationError
+from runtime.sources import count_images, folder_images, images_below, live_images, open_source, video_images
 
 
 @pytest.fixture
@@ -39,6 +40,28 @@ def test_a_folder_is_replayed_for_ever(folder):
     found = [each.source for each in islice(open_source(str(folder), loop=True), 13)]
     assert found[6:12] == found[:6]
     assert found[12] == "a.png"
+
+
+def test_folders_come_in_natural_order_without_hidden_ones(tmp_path):
+    """Folder ``lot2`` comes before ``lot10`` at every level, and nothing below a hidden folder is replayed."""
+    for name in ("lot10/1.png", "lot2/tray10/1.png", "lot2/tray9/1.png", ".git/objects/1.png", "lot2/.cache/x/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    found = [path.relative_to(tmp_path).as_posix() for path in images_below(tmp_path)]
+    assert found == ["lot2/tray9/1.png", "lot2/tray10/1.png", "lot10/1.png"]
+
+
+def test_a_hidden_place_above_the_folder_does_not_matter(folder):
+    """Only what is hidden below the folder is left out: the folder itself may lie below a hidden one."""
+    assert [path.name for path in images_below(folder / ".hidden")] == ["1.png"]
+
+
+def test_the_number_of_images_is_known_for_folders_only(folder, video):
+    """A folder knows how many images it will give within a limit; a loop without one, a video and a device do not."""
+    assert count_images(str(folder)) == 6
+    assert [count_images(str(folder), limit=limit) for limit in (4, 9)] == [4, 6]
+    assert [count_images(str(folder), loop=True, limit=limit) for limit in (None, 9)] == [None, 9]
+    assert count_images(str(video)) is count_images("0", limit=3) is None
 
 
 def test_a_folder_without_images_is_refused(tmp_path):
@@ -84,6 +107,32 @@ def test_a_video_is_repeated(video):
     """With loop a video file is opened again when it ends."""
     reds = [float(each.image[..., 0].mean()) for each in islice(open_source(str(video), loop=True), 7)]
     assert reds[5:] == pytest.approx(reds[:2], abs=1)
+
+
+def test_a_live_camera_that_stops_is_an_error(video):
+    """A live source that gives no more pictures is a StationError naming it and how many came; a file just ends."""
+    images = live_images(str(video))
+    assert len([next(images) for _ in range(5)]) == 5
+    with pytest.raises(StationError, match=r"line\.avi gave no picture after 5 frames"):
+        next(images)
+
+
+def test_live_pictures_are_taken_when_they_come_and_decoded_when_due(video):
+    """Every picture is grabbed, those due are yielded, and each carries the time of its grab."""
+    asked = []
+
+    def due():
+        time.sleep(0.002)
+        asked.append(time.time_ns())
+        return len(asked) in {1, 4}
+
+    images = live_images(str(video), due)
+    found = [next(images), next(images)]
+    with pytest.raises(StationError, match="after 5 frames"):
+        next(images)
+    assert [float(each.image[..., 0].mean()) for each in found] == pytest.approx([0, 120], abs=4)
+    assert len(asked) == 5
+    assert asked[2] < found[1].acquired_ns < asked[3] - 1_000_000
 
 
 def test_what_opencv_cannot_read_is_refused(tmp_path):

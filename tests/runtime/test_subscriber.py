@@ -1,5 +1,6 @@
 """Receiving results: filters, damage, silence."""
 
+import threading
 import time
 
 import pytest
@@ -118,4 +119,24 @@ def test_status_of_nobody():
     (address,) = free_addresses(1)
     with pytest.raises(StationError, match="edgead run") as raised:
         ask_status(address, 0.1)
+    assert address in str(raised.value)
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 400", b"\xff\xfe", b"[" * 100_000, b"[]", b'{"ready": true}', b""])
+def test_status_of_something_else(answer):
+    """An answer that is no station's status is a StationError naming the address and what to give instead."""
+    with zmq.Context() as context, context.socket(zmq.REP) as stranger:
+        stranger.setsockopt(zmq.LINGER, 0)
+        address = f"tcp://127.0.0.1:{stranger.bind_to_random_port('tcp://127.0.0.1')}"
+
+        def reply():
+            if stranger.poll(20_000):
+                stranger.recv()
+                stranger.send(answer)
+
+        thread = threading.Thread(target=reply)
+        thread.start()
+        with pytest.raises(StationError, match="status address of the station file") as raised:
+            ask_status(address, 20)
+        thread.join()
     assert address in str(raised.value)

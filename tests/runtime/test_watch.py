@@ -125,6 +125,7 @@ def test_the_live_table_has_a_line_a_result():
     assert [row.split()[0] for row in rows] == ["123456", "2", "1"]
     assert "overload: 8" in rows[0]
     assert "a/very/long" in rows[1]
+    assert any("threshold" in line for line in lines)
     assert rows[2].split() == ["1", "top", "OK", "0.2500", "0.5000", "1.0", "good/000.png"]
 
 
@@ -154,12 +155,30 @@ def test_an_overlay_shows_where(tmp_path):
     anomaly_map[10:20, 20:30] = 1.0
     each = received(anomaly_map, frame, seq=7, verdict=Verdict.NOT_OK, source="bad/004.png")
     path = save_overlay(each, tmp_path / "maps")
-    assert path.name == "00000007_top_bad-004_NotOK.png"
+    assert path.name == "01234567_00000007_top_bad-004_NotOK.png"
     picture = cv2.imread(str(path)).astype(int)
     assert picture.shape == (60, 80, 3)
     assert np.abs(picture[:15, :30] - 90).max() <= 3  # JPEG
     assert np.abs(picture[28:32, 48:52] - 90).max() > 30
     assert (picture == 255).all(axis=2).any()
+
+
+def test_a_restarted_host_overwrites_no_overlay(tmp_path):
+    """The same number of another run of the host is another picture, and a run's name cannot lead out of the folder."""
+    runs = (RUN, "fedcba9876543210", "../../up")
+    paths = [save_overlay(received(np.ones((2, 2), np.float32), run=run), tmp_path) for run in runs]
+    assert {*paths} == {*tmp_path.iterdir()}
+    assert len({*paths}) == 3
+
+
+def test_a_preview_in_an_unknown_encoding_is_skipped(tmp_path):
+    """A preview that is no JPEG by its header is not decoded: the map is drawn on black."""
+    anomaly_map = np.zeros((30, 40), np.float32)
+    jpeg = encode_preview(np.full((60, 80, 3), 90, np.uint8))
+    info, payload = encode_map(anomaly_map, "raw")
+    for seq, (encoding, grey) in enumerate({"jpeg": 90, "avif": 0}.items()):
+        each = Received(inspection(seq, map=info, preview=encoding), payload.tobytes(), jpeg)
+        assert cv2.imread(str(save_overlay(each, tmp_path))).mean() == pytest.approx(grey, abs=3)
 
 
 def test_the_same_value_has_the_same_colour(tmp_path):
@@ -200,8 +219,16 @@ def test_watching_stops_at_the_count(tmp_path, capsys):
     items = [received(np.ones((2, 2), np.float32), seq=seq) for seq in (1, 2, 3)]
     tally = watch(*items, count=2, save_maps=tmp_path)
     assert tally.received == 2
-    assert tally.pictures == sorted(map(str, tmp_path.iterdir()))
+    assert tally.as_json()["pictures"] == sorted(map(str, tmp_path.iterdir()))
     assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_the_list_of_overlays_is_bounded(tmp_path, monkeypatch):
+    """However long watching lasts, only the latest 1000 overlays are listed."""
+    numbers = iter(range(10**6))
+    monkeypatch.setattr(room, "save_overlay", lambda _received, folder: folder / f"{next(numbers)}.png")
+    tally = watch(*[received(seq=seq) for seq in range(1, 1004)], save_maps=tmp_path)
+    assert tally.as_json()["pictures"] == [str(tmp_path / f"{number}.png") for number in range(3, 1003)]
 
 
 def test_watching_nothing_is_an_error():

@@ -196,3 +196,22 @@ def test_a_detector_that_cannot_build_its_graph(start, picture):
 
 def _log(station) -> list[str]:
     return station.log.read_text(encoding="utf-8").splitlines()
+
+
+def test_a_poisoned_process_is_replaced(station, picture):
+    """A detector that raises on every frame from now on is given a fresh process, and frames are right again."""
+    with station.subscriber() as subscriber, station.camera() as camera:
+        before = station.status()["cameras"]["top"]["restarts"]
+        for image in (marked(picture(1), Fault.POISON), *(picture(index) for index in range(2, 6))):
+            camera.send(image)
+            (receipt,) = camera.receipts(1)
+            assert (receipt.verdict, receipt.error) == (Verdict.NOT_DECIDABLE, ErrorWord.DETECTOR_ERROR)
+        deadline = time.monotonic() + WAIT_MS / 1000
+        while time.monotonic() < deadline:
+            status = station.status()["cameras"]["top"]
+            if status["restarts"] == before + 1 and status["worker"] == "ready":
+                break
+            time.sleep(0.05)
+        camera.send(picture(9))
+        found = results_of(subscriber, camera)
+    assert is_right(found[5], picture(9))

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from runtime.errors import TemplateError
-from runtime.manifest import Thresholds
+from runtime.manifest import DetectorIdentity, Thresholds
 from runtime.store import Store
 
 
@@ -181,6 +182,15 @@ def test_nothing_active_says_how_to_change_that(store):
     """Asking for the active template of a new product names both ways to get one."""
     with pytest.raises(TemplateError, match=r"edgead calibrate … --activate.*edgead templates activate"):
         store.active("cap", "hetmm")
+
+
+def test_identity_version_fits_a_message(sample):
+    """A version of 512 bytes is stored, an empty or a longer one is not: an inspection could not carry it."""
+    given = sample.content(0)["detector"].model_dump()
+    assert DetectorIdentity(**given | {"version": "\u00e9" * 256}).version == "\u00e9" * 256
+    for wrong in ("", "\u00e9" * 256 + "x"):
+        with pytest.raises(ValidationError, match="1 to 512 bytes"):
+            DetectorIdentity(**given | {"version": wrong})
 
 
 @pytest.mark.parametrize("name", ["../x", "", "A", "a/b", ".hidden", "a" * 65, "a\n"])

@@ -207,6 +207,33 @@ def test_template_under_another_product_is_found(store, abc):
     assert store.verify() == [Problem(f"refs/templates/lid/{abc[0]}", what, (abc[0],))]
 
 
+@pytest.mark.parametrize(("product", "detector"), [("cap", "other"), ("lid", "hetmm")])
+def test_active_ref_to_a_template_of_another_is_refused_and_found(store, abc, sample, product, detector):
+    """An active ref copied to another detector or product runs nothing: `active` and `verify` name both."""
+    sample.put(store, 7, product, detector)
+    ref = store.root / "refs/active" / product / detector
+    ref.parent.mkdir(exist_ok=True)
+    ref.write_text(f"{abc[0]}\n")
+    (store.root / "refs/templates" / product / abc[0]).write_text(f"{abc[0]}\n")
+    what = (
+        f"expected a template of {product!r} for detector {detector!r}, found one of 'cap' for detector 'hetmm'; "
+        "choose one with 'edgead templates activate'"
+    )
+    assert Problem(f"refs/active/{product}/{detector}", what, (abc[0],)) in store.verify()
+    with pytest.raises(TemplateError) as raised:
+        store.active(product, detector)
+    assert str(raised.value) == f"{ref}: {what}"
+
+
+def test_object_too_large_to_read_again_is_not_written(store, sample, monkeypatch):
+    """A bank that reading would refuse is refused before anything is written, with its size and what to do."""
+    monkeypatch.setattr("runtime.objects.MAX_OBJECT_BYTES", 100)
+    with pytest.raises(TemplateError, match=r"at most 100 bytes, found \d{3,} .*fewer references or a smaller image"):
+        sample.put(store, 1)
+    assert not [path for path in (store.root / "objects").rglob("*") if path.is_file()]
+    assert store.listed() == []
+
+
 def test_unlawful_template_with_a_right_digest_is_not_activated(store, sample, monkeypatch):
     """A template whose bytes are what their digests say, but whose bank holds NaN, is refused all the same."""
     given = sample.content(1)
