@@ -9,7 +9,7 @@ import zmq
 from runtime.errors import StationError
 from runtime.local import child, edgead_command, free_addresses, running_host, wait_until
 
-#: A host that answers {"ready": true} from its second answer on, and ends in order on SIGTERM.
+#: A host that says it is ready from its second answer on, and ends in order on SIGTERM.
 HOST = """
 import json, os, signal, sys, zmq
 print("a host starts", flush=True)
@@ -20,7 +20,8 @@ sock = zmq.Context().socket(zmq.REP)
 sock.bind(sys.argv[1])
 for number in range(10**6):
     sock.recv()
-    sock.send(json.dumps({"ready": number > 0, "number": number}).encode())
+    status = {"station": "s", "state": "running", "cameras": {}, "ready": number > 0, "number": number}
+    sock.send(json.dumps(status).encode())
 """
 
 

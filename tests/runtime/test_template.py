@@ -45,7 +45,7 @@ counts = st.integers(0, 2**40)
 manifests = st.builds(
     Manifest,
     product=slugs,
-    detector=st.builds(DetectorIdentity, name=slugs, version=st.text(), distribution=st.text()),
+    detector=st.builds(DetectorIdentity, name=slugs, version=st.text(min_size=1, max_size=100), distribution=st.text()),
     settings=objects,
     weights=st.dictionaries(st.text(), digests, max_size=2),
     bank=st.builds(
