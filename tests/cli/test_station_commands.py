@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from runtime.errors import StationError
 from runtime.local import free_addresses
 from runtime.subscriber import ask_status
 
@@ -38,7 +39,7 @@ def station(tmp_path, calibrated, start):
 def _ready(status):
     try:
         return ask_status(status, 0.2)["ready"]
-    except Exception:  # noqa: BLE001 - not up yet
+    except StationError:  # not up yet
         return False
 
 
