@@ -10,6 +10,7 @@ import typing
 from dataclasses import dataclass
 from pathlib import Path
 
+import typer
 from typer.models import ArgumentInfo, OptionInfo
 
 import edgead
@@ -45,7 +46,7 @@ ALSO = {
 
 def document():
     """Return the whole text."""
-    return "\n".join([HEAD, _codes(), *_sections(edgead.app, "edgead")])
+    return "\n".join([HEAD, _codes(), *_sections(edgead.command_line(), "edgead")])
 
 
 def _codes():
@@ -78,7 +79,8 @@ def _section(callback, path):
 
 def _parameters(callback):
     hints = typing.get_type_hints(callback, include_extras=True)
-    found = [Parameter.of(each, hints[each.name]) for each in inspect.signature(callback).parameters.values()]
+    named = [each for each in inspect.signature(callback).parameters.values() if hints[each.name] is not typer.Context]
+    found = [Parameter.of(each, hints[each.name]) for each in named]
     return sorted(found, key=lambda each: isinstance(each.info, OptionInfo))
 
 

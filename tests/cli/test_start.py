@@ -69,8 +69,9 @@ def test_every_command_explains_itself(command, run):
 
 def test_the_list_of_commands_is_whole():
     """The commands tested here are all there are."""
-    groups = {group.name: group.typer_instance for group in edgead.app.registered_groups}
-    found = [each.name or each.callback.__name__ for each in edgead.app.registered_commands]
+    whole = edgead.command_line()
+    groups = {group.name: group.typer_instance for group in whole.registered_groups}
+    found = [each.name or each.callback.__name__ for each in whole.registered_commands]
     found += [f"{name} {each.name}" for name, app in groups.items() for each in app.registered_commands]
     assert sorted(found) == sorted(COMMANDS)
 
