@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from runtime.errors import TemplateError as TemplateError
     from runtime.errors import WeightsError as WeightsError
     from runtime.errors import WireError as WireError
+    from runtime.evaluation_protocol import CategoryPlan as CategoryPlan
+    from runtime.evaluation_protocol import EvaluationProtocol as EvaluationProtocol
+    from runtime.evaluation_protocol import PublishedFigures as PublishedFigures
     from runtime.frame import Frame as Frame
     from runtime.hookspecs import hookimpl as hookimpl
     from runtime.inspection import ErrorWord as ErrorWord
@@ -35,15 +38,18 @@ __version__ = "0.1.0"
 #: Public name -> "module:attribute". Resolved on first use (PEP 562): ``import edgead`` costs milliseconds, and
 #: the host and the command line never pay for numpy, pydantic or torch they do not use.
 _PUBLIC = {
+    "CategoryPlan": "runtime.evaluation_protocol:CategoryPlan",
     "ConfigError": "runtime.errors:ConfigError",
     "Detector": "runtime.detector:Detector",
     "DetectorContext": "runtime.detector:DetectorContext",
     "DetectorResult": "runtime.detector:DetectorResult",
     "EdgeadError": "runtime.errors:EdgeadError",
     "ErrorWord": "runtime.inspection:ErrorWord",
+    "EvaluationProtocol": "runtime.evaluation_protocol:EvaluationProtocol",
     "Frame": "runtime.frame:Frame",
     "Inspection": "runtime.inspection:Inspection",
     "PluginError": "runtime.errors:PluginError",
+    "PublishedFigures": "runtime.evaluation_protocol:PublishedFigures",
     "Template": "runtime.template:Template",
     "TemplateContent": "runtime.detector:TemplateContent",
     "TemplateError": "runtime.errors:TemplateError",
@@ -91,8 +97,8 @@ def command_line() -> typer.Typer:
     )
     app.callback()(machine.common)
     for command in (
-        learning.demo, station.init, station.validate, learning.calibrate, learning.evaluate, station.run,
-        station.camera, station.watch, station.status, machine.plugins, machine.doctor,
+        learning.demo, station.init, station.validate, learning.calibrate, learning.extend, learning.evaluate,
+        station.run, station.camera, station.watch, station.status, machine.plugins, machine.doctor,
     ):  # fmt: skip
         app.command()(command)
     app.add_typer(templates.app, name="templates")

@@ -1,9 +1,9 @@
-"""Commands that learn and measure: the demo, calibrate, evaluate."""
+"""Commands that learn and measure: the demo, calibrate, extend, evaluate."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +21,20 @@ from runtime.commands.options import (
     login,
     plugins_of,
 )
+
+if TYPE_CHECKING:
+    from calibration.protocol import ProtocolJob
+
+Templates = Annotated[
+    str | None, typer.Option(help="all or pts: what the template keeps (a detector's setting `templates`).")
+]
+Sheets = Annotated[int | None, typer.Option(min=1, help="Sheets a pts template keeps (a detector's setting `sheets`).")]
+
+
+def _with_templates(settings: list[str] | None, templates: str | None, sheets: int | None) -> list[str]:
+    """Return the settings KEY=VALUE with the two that have options of their own."""
+    own = {"templates": templates, "sheets": sheets}
+    return [*(settings or []), *(f"{key}={value}" for key, value in own.items() if value is not None)]
 
 
 def demo(
@@ -55,6 +69,8 @@ def calibrate(
     detector: DetectorName = "hetmm",
     store: StoreDir = STORE,
     preset: Preset = None,
+    templates: Templates = None,
+    sheets: Sheets = None,
     setting: Settings = None,
     false_reject: Annotated[float, typer.Option(help="Share of good parts that may be rejected, 0..1.")] = 0.01,
     held_out: Annotated[int, typer.Option(min=0, help="Most frames scored held-out for the thresholds.")] = 300,
@@ -73,8 +89,9 @@ def calibrate(
     from runtime.terminal import progress_bars, say, show
 
     job = CalibrationJob(
-        dataset=dataset, product=product, detector=detector, store=store, preset=preset, settings=setting or [],
-        activate=activate, report=report, who=who or login(), why=why, options=CalibrationOptions(
+        dataset=dataset, product=product, detector=detector, store=store, preset=preset,
+        settings=_with_templates(setting, templates, sheets), activate=activate, report=report, who=who or login(),
+        why=why, options=CalibrationOptions(
             false_reject=false_reject, held_out=held_out, device=device, threads=threads, seed=seed
         ),
     )  # fmt: skip
@@ -85,12 +102,69 @@ def calibrate(
     show(summary, as_json, title="calibrated")
 
 
+def extend(
+    context: typer.Context,
+    frames: Annotated[Path, typer.Argument(help="Folder of new good images.")],
+    *,
+    product: Annotated[str, typer.Option(help="Product whose template learns them.")],
+    detector: DetectorName = "hetmm",
+    store: StoreDir = STORE,
+    template: Annotated[str | None, typer.Option(help="Template to extend; default: the active one.")] = None,
+    references: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the former references: set the thresholds anew instead of keeping them."),
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--everything", help="Insert frames too that look like what is known already.")
+    ] = False,
+    activate: Annotated[bool, typer.Option("--activate", help="Make it the template that runs.")] = False,
+    held_out: Annotated[int, typer.Option(min=0, help="Most frames scored held-out, with --references.")] = 300,
+    device: Device = "cpu",
+    threads: Threads = 0,
+    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
+    who: Who = "",
+    why: Why = "",
+    as_json: Json = False,
+) -> None:
+    """Teach a template new good variations, without calibrating again; makes a new template beside the old one.
+
+    Each new frame is scored first: one that looks like most known good parts has nothing to teach and is skipped.
+    Insert confirmed good parts only: a defect that is inserted is not found any more.
+    """
+    from calibration.extension import ExtensionOptions
+    from calibration.jobs.extension import ExtensionJob, run_extension
+    from runtime.terminal import print_json, print_record, print_table, progress_bars, say
+
+    job = ExtensionJob(
+        frames=frames, product=product, store=store, detector=detector, template=template, references=references,
+        activate=activate, who=who or login(), why=why, options=ExtensionOptions(
+            everything=everything, held_out=held_out, device=device, threads=threads, seed=seed
+        ),
+    )  # fmt: skip
+    with progress_bars() as progress:
+        summary = run_extension(job, plugins_of(context), progress)
+    for warning in summary["warnings"]:
+        say(f"note: {warning}")
+    if as_json:
+        print_json(summary)
+        return
+    scores = summary.pop("scores")
+    print_table("new frames", ("frame", "before", "after"), [list(each.values()) for each in scores])
+    print_record("extended", summary)
+
+
 def evaluate(
     context: typer.Context,
     dataset: Annotated[Path, typer.Argument(help="MVTec layout: train/good, test/*, ground_truth/*.")],
     *,
     detector: DetectorName = "hetmm",
+    protocol: Annotated[
+        str | None,
+        typer.Option(help="Follow a paper's protocol, such as hetmm-paper, and show its figures beside ours."),
+    ] = None,
     preset: Preset = None,
+    templates: Templates = None,
+    sheets: Sheets = None,
     setting: Settings = None,
     template: Annotated[
         str | None, typer.Option(help="Evaluate this template of the store instead of calibrating.")
@@ -103,17 +177,32 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Score a labelled test set: AUROC, AP and PRO, over all and per defect class."""
+    """Score a labelled test set: AUROC, AP and PRO, over all and per defect class.
+
+    With --protocol DATASET is a whole benchmark as its authors hand it out, such as MVTec AD, and each category is
+    learnt and scored with the settings of the paper; --set goes over them.
+    """
     from calibration.calibrate import CalibrationOptions
     from calibration.jobs import EvaluationJob, run_evaluation
+    from calibration.protocol import ProtocolJob
     from runtime.terminal import print_json, print_record, print_table, progress_bars, say
 
-    job = EvaluationJob(
-        dataset=dataset, detector=detector, preset=preset, settings=setting or [], template=template, store=store,
-        scores=scores, maps=maps, options=CalibrationOptions(device=device, threads=threads, seed=seed),
+    settings = _with_templates(setting, templates, sheets)
+    options = CalibrationOptions(device=device, threads=threads, seed=seed)
+    if protocol:
+        if preset or template or scores or maps:
+            raise typer.BadParameter(
+                "--protocol brings its own settings: expected no --preset, --template, --scores, --maps"
+            )
+        job = ProtocolJob(protocol=protocol, dataset=dataset, settings=settings, options=options)
+        _evaluate_protocol(context, job, as_json)
+        return
+    evaluation = EvaluationJob(
+        dataset=dataset, detector=detector, preset=preset, settings=settings, template=template, store=store,
+        scores=scores, maps=maps, options=options,
     )  # fmt: skip
     with progress_bars() as progress:
-        figures = run_evaluation(job, plugins_of(context), progress)
+        figures = run_evaluation(evaluation, plugins_of(context), progress)
     for warning in figures["warnings"]:
         say(f"note: {warning}")
     if as_json:
@@ -125,3 +214,17 @@ def evaluate(
     print_table(f"{figures['detector']} on {dataset}", ("class", *measures), rows)
     rest = ("n_references", "calibrate_s", "latency_ms_p50", "latency_ms_p99", "peak_memory_mb", "template")
     print_record("", {name: figures[name] for name in rest})
+
+
+def _evaluate_protocol(context: typer.Context, job: ProtocolJob, as_json: bool) -> None:
+    from calibration.protocol import COLUMNS, run_protocol, table_rows
+    from runtime.terminal import print_json, print_table, progress_bars, say
+
+    with progress_bars() as progress:
+        figures = run_protocol(job, plugins_of(context), progress)
+    for warning in figures["warnings"]:
+        say(f"note: {warning}")
+    if as_json:
+        print_json(figures)
+    else:
+        print_table(f"{figures['protocol']} on {figures['title']}", COLUMNS, table_rows(figures))

@@ -1,4 +1,4 @@
-"""Gaussian smoothing of anomaly maps without darkening the border."""
+"""Gaussian smoothing of anomaly maps: as published, and without darkening the border."""
 
 from __future__ import annotations
 
@@ -7,34 +7,48 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-class NormalisedBlur(nn.Module):
-    """Separable Gaussian divided by the blurred all-ones image, so that a constant map stays constant.
+class ZeroPaddedBlur(nn.Module):
+    """Separable Gaussian over a map with zeros around it, so that borders are darkened.
 
     Kernel ``size`` x ``size`` (odd), ``sigma`` in pixels. [B, H, W] -> [B, H, W] float32 (HETMM specification,
-    section 7: ``blur_norm``). Raises ``ValueError`` for an even size.
+    section 7: ``blur``). Raises ``ValueError`` for an even size.
     """
 
     kernel: Tensor
-    weight: Tensor
 
-    def __init__(self, height: int, width: int, sigma: float, size: int) -> None:
+    def __init__(self, sigma: float, size: int) -> None:
         super().__init__()
         if size % 2 == 0:
             raise ValueError(f"expected an odd kernel size, found {size}")
-        kernel = gaussian(sigma, size)
         self.reach = size // 2
-        self.register_buffer("kernel", kernel, persistent=False)
-        self.register_buffer("weight", self._blurred(torch.ones(1, height, width)), persistent=False)
+        self.register_buffer("kernel", gaussian(sigma, size), persistent=False)
 
     def forward(self, maps: Tensor) -> Tensor:
         """Smooth; see the class."""
-        return self._blurred(maps) / self.weight
+        return self._blurred(maps)
 
     def _blurred(self, maps: Tensor) -> Tensor:
         column = self.kernel.reshape(1, 1, -1, 1)
         row = self.kernel.reshape(1, 1, 1, -1)
         planes = functional.conv2d(maps.unsqueeze(1), column, padding=(self.reach, 0))
         return functional.conv2d(planes, row, padding=(0, self.reach)).squeeze(1)
+
+
+class NormalisedBlur(ZeroPaddedBlur):
+    """The zero-padded blur divided by the blurred all-ones image, so that a constant map stays constant.
+
+    As ``ZeroPaddedBlur``, for maps of ``height`` x ``width`` (section 7: ``blur_norm``).
+    """
+
+    weight: Tensor
+
+    def __init__(self, height: int, width: int, sigma: float, size: int) -> None:
+        super().__init__(sigma, size)
+        self.register_buffer("weight", self._blurred(torch.ones(1, height, width)), persistent=False)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Smooth; see the class."""
+        return self._blurred(maps) / self.weight
 
 
 def gaussian(sigma: float, size: int) -> Tensor:

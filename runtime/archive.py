@@ -1,10 +1,10 @@
 """One template as one plain tar file, to carry it from the bench to the line or to keep it.
 
-Members, in this order: ``template/<id>`` (the manifest), ``objects/<sha256>`` (bank), ``objects/<sha256>`` (golden
-frames). Every tar header is fixed by the member's name and size (ustar, plain file, mode 0444, no owner, time 0), so
-equal templates give equal archives. Reading accepts exactly these headers: a link, a device, an absolute or climbing
-path, an extension header, a member twice or one too many is another header, and nothing of a refused archive is written
-anywhere.
+Members, in this order: ``template/<id>`` (the manifest), then ``objects/<sha256>`` each: bank, golden frames, and the
+pool where the manifest names one. Every tar header is fixed by the member's name and size (ustar, plain file, mode
+0444, no owner, time 0), so equal templates give equal archives. Reading accepts exactly these headers: a link, a
+device, an absolute or climbing path, an extension header, a member twice or one too many is another header, and nothing
+of a refused archive is written anywhere.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from runtime import durable
 from runtime.errors import TemplateError
-from runtime.integrity import check_bank, check_golden
+from runtime.integrity import parts
 from runtime.manifest import MAX_MANIFEST_BYTES, Manifest, decode_manifest
 from runtime.objects import MAX_OBJECT_BYTES, digest_of, is_digest
 
@@ -28,23 +28,23 @@ _MAX_END_BYTES = 2 * tarfile.RECORDSIZE
 
 @dataclass(frozen=True)
 class Archive:
-    """A proven archive: id, manifest (and the bytes it came in), bank and golden frames as bytes."""
+    """A proven archive: id, manifest (and the bytes it came in), and its objects' bytes, ordered as in ``parts``."""
 
     digest: str
     manifest: Manifest
     manifest_bytes: bytes
-    objects: tuple[bytes, bytes]
+    objects: tuple[bytes, ...]
 
 
-def pack(manifest_bytes: bytes | bytearray, bank: bytes | bytearray, golden: bytes | bytearray) -> bytes:
-    """Return the archive of a template as bytes."""
+def pack(manifest_bytes: bytes | bytearray, *objects: bytes | bytearray) -> bytes:
+    """Return the archive of a template as bytes; ``objects`` in the order of ``runtime.integrity.parts``."""
     members = [(f"template/{digest_of(manifest_bytes)}", manifest_bytes)]
-    members += [(f"objects/{digest_of(data)}", data) for data in (bank, golden)]
-    parts: list[bytes | bytearray] = []
+    members += [(f"objects/{digest_of(data)}", data) for data in objects]
+    pieces: list[bytes | bytearray] = []
     for name, data in members:
-        parts += [_header(name, len(data)), data, bytes(-len(data) % _BLOCK)]
-    size = sum(map(len, parts)) + 2 * _BLOCK
-    return b"".join([*parts, bytes(2 * _BLOCK + -size % tarfile.RECORDSIZE)])
+        pieces += [_header(name, len(data)), data, bytes(-len(data) % _BLOCK)]
+    size = sum(map(len, pieces)) + 2 * _BLOCK
+    return b"".join([*pieces, bytes(2 * _BLOCK + -size % tarfile.RECORDSIZE)])
 
 
 def unpack(file: Path) -> Archive:
@@ -60,16 +60,16 @@ def unpack(file: Path) -> Archive:
             raise TemplateError(f"{file}: expected member template/<sha256> first, found {name[:100]!r}; {_ADVICE}")
         data = _member(stream, file, name, size, MAX_MANIFEST_BYTES)
         manifest = decode_manifest(data, f"{file}: {name}")
-        bank, golden = (
-            _member(stream, file, f"objects/{record.object}", record.size, MAX_OBJECT_BYTES)
-            for record in (manifest.bank, manifest.golden)
+        named = parts(manifest)
+        objects = tuple(
+            _member(stream, file, f"objects/{part.record.object}", part.record.size, MAX_OBJECT_BYTES) for part in named
         )
         rest = stream.read(_MAX_END_BYTES + 1)
         if len(rest) > _MAX_END_BYTES or any(rest):
-            raise TemplateError(f"{file}: expected the end after three members, found more; {_ADVICE}")
-    check_bank(manifest, bank, f"{file}: bank")
-    check_golden(manifest, golden, f"{file}: golden frames")
-    return Archive(digest, manifest, data, (bank, golden))
+            raise TemplateError(f"{file}: expected the end after {1 + len(named)} members, found more; {_ADVICE}")
+    for part, found in zip(named, objects, strict=True):
+        part.check(manifest, found, f"{file}: {part.name}")
+    return Archive(digest, manifest, data, objects)
 
 
 def _header(name: str, size: int) -> bytes:

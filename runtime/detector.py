@@ -42,6 +42,9 @@ class TemplateContent:
     ``capacity`` and ``valid``: room for and number of inserted references (see ``Detector.bank``).
     ``map_shape``: (height, width) of the anomaly map.
     ``weights``: backbone weight files used, name -> sha256. ``statistics``: JSON object for the report.
+    ``pool``: name -> array of the same dtypes that only ``extend`` needs, such as every reference's features where
+    ``tensors`` hold a selection; it is stored apart, and a station does not read it: ``graph`` and ``bank`` must not
+    need it.
     """
 
     settings: Mapping[str, Any]
@@ -51,6 +54,7 @@ class TemplateContent:
     map_shape: tuple[int, int]
     weights: Mapping[str, str] = field(default_factory=dict)
     statistics: Mapping[str, Any] = field(default_factory=dict)
+    pool: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,10 @@ class Detector(ABC):
     def extend(
         self, content: TemplateContent, references: Sequence[Frame], context: DetectorContext
     ) -> TemplateContent | None:
-        """Return the content with new good frames inserted, without retraining, or None if this detector cannot."""
+        """Return the content with new good frames inserted, without retraining, or None if this detector cannot.
+
+        ``content`` comes with its ``pool`` and must not change. Settings, weights and map shape stay what they are:
+        the thresholds belong to them. Raises ``TemplateError`` where the weights here are not those of ``content``.
+        """
         del content, references, context
         return None

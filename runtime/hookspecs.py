@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runtime.detector import Detector
+    from runtime.evaluation_protocol import EvaluationProtocol
     from runtime.weights import WeightFile
 
 hookspec = pluggy.HookspecMarker("edgead")
@@ -39,4 +40,14 @@ def edgead_register_weights(register: Callable[[WeightFile], None]) -> None:
 
     Called with the detectors' hook; makes the file known to ``edgead weights list|add|fetch``. The same record
     registered twice is one entry; two different records of one name stop start-up. Raising marks this plugin as broken.
+    """
+
+
+@hookspec
+def edgead_register_protocols(register: Callable[[EvaluationProtocol], None]) -> None:
+    """Call ``register(protocol)`` once for each published evaluation protocol the plugin brings.
+
+    Called with the detectors' hook; makes the protocol known to ``edgead evaluate --protocol``. Its detector may come
+    from another plugin. A name that is already taken stops start-up with both distributions named. Raising marks this
+    plugin as broken.
     """

@@ -6,18 +6,21 @@ object does not hide the next.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runtime import reflog, tensors
 from runtime.errors import TemplateError
-from runtime.manifest import Manifest, decode_manifest
+from runtime.manifest import BankRecord, GoldenRecord, Manifest, PoolRecord, decode_manifest
 from runtime.objects import Objects, is_digest
 from runtime.refs import Refs, read_ref
-from runtime.template import decode_bank, decode_golden
+from runtime.template import decode_bank, decode_golden, decode_pool
 
 FORMAT = b"edgead.store/1\n"
+
+#: ``check(manifest, data, where)`` raises ``TemplateError`` unless ``data`` is the object the manifest describes.
+Check = Callable[[Manifest, bytes | bytearray, str], None]
 
 
 @dataclass(frozen=True)
@@ -53,23 +56,48 @@ def check_golden(manifest: Manifest, data: bytes | bytearray, where: str) -> Non
     tensors.require_finite(tensors.decode(data, where), where)
 
 
-def check_template(objects: Objects, digest: str) -> list[Problem]:
-    """Return what is wrong with one template: manifest, bank, golden frames; empty when it may be activated."""
+def check_pool(manifest: Manifest, data: bytes | bytearray, where: str) -> None:
+    """Raise ``TemplateError`` unless ``data`` is the pool the manifest describes, every number finite."""
+    tensors.require_finite(decode_pool(manifest, data, where), where)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One object a manifest names: what it is called in messages, its record, and what proves its bytes."""
+
+    name: str
+    record: BankRecord | GoldenRecord | PoolRecord
+    check: Check
+
+
+def parts(manifest: Manifest, *, pool: bool = True) -> list[Part]:
+    """Return the objects of a template in the order they are stored and exported; the pool last, where there is one."""
+    named = [Part("bank", manifest.bank, check_bank), Part("golden frames", manifest.golden, check_golden)]
+    if pool and manifest.pool is not None:
+        named.append(Part("pool", manifest.pool, check_pool))
+    return named
+
+
+def check_template(objects: Objects, digest: str, *, pool: bool = True) -> list[Problem]:
+    """Return what is wrong with one template: manifest, bank, golden frames, pool; empty when it may be activated.
+
+    ``pool=False`` leaves the pool out: what is left is all that a station reads.
+    """
     try:
         manifest = load_manifest(objects, digest)
     except TemplateError as error:
         return [_problem(objects, objects.path(digest), error, digest)]
-    return _check_objects(objects, {digest: manifest})
+    return _check_objects(objects, {digest: manifest}, pool=pool)
 
 
-def sweep(root: Path, objects: Objects, refs: Refs) -> list[Problem]:
+def sweep(root: Path, objects: Objects, refs: Refs, *, pool: bool = True) -> list[Problem]:
     """Return what is wrong anywhere in the store: objects, listings, active refs, logs, the format file."""
     problems = [] if _reads(root / "format") == FORMAT else [Problem("format", f"expected {FORMAT!r}")]
     manifests: dict[str, Manifest] = {}
     for path in refs.template_files():
         problems += _check_listing(objects, path, manifests)
-    problems += _check_objects(objects, manifests)
-    used = {named for m in manifests.values() for named in (m.bank.object, m.golden.object)} | manifests.keys()
+    problems += _check_objects(objects, manifests, pool=pool)
+    used = {part.record.object for manifest in manifests.values() for part in parts(manifest)} | manifests.keys()
     problems += _check_strays(objects, used)
     for path in refs.active_files():
         problems += _check_active(objects, refs, path)
@@ -119,25 +147,23 @@ def _check_listing(objects: Objects, path: Path, manifests: dict[str, Manifest])
     manifests[digest] = manifest
 
 
-def _check_objects(objects: Objects, manifests: Mapping[str, Manifest]) -> list[Problem]:
-    """Check banks and golden frames; an object that many templates share is read once."""
-    users: dict[tuple[str, int], list[str]] = {}
+def _check_objects(objects: Objects, manifests: Mapping[str, Manifest], *, pool: bool) -> list[Problem]:
+    """Check banks, golden frames and pools; an object that many templates share is read once."""
+    users: dict[tuple[str, int], list[tuple[str, Check]]] = {}
     for digest, manifest in manifests.items():
-        for record in (manifest.bank, manifest.golden):
-            users.setdefault((record.object, record.size), []).append(digest)
+        for part in parts(manifest, pool=pool):
+            users.setdefault((part.record.object, part.record.size), []).append((digest, part.check))
     problems = []
-    for (named, size), digests in users.items():
+    for (named, size), uses in users.items():
         path = objects.path(named)
         try:
             data = objects.read(named, size)
         except TemplateError as error:
-            problems.append(_problem(objects, path, error, *digests))
+            problems.append(_problem(objects, path, error, *dict(uses)))
             continue
-        for digest in digests:
-            manifest = manifests[digest]
-            check = check_bank if named == manifest.bank.object else check_golden
+        for digest, check in uses:
             try:
-                check(manifest, data, str(path))
+                check(manifests[digest], data, str(path))
             except TemplateError as error:
                 problems.append(_problem(objects, path, error, digest))
     return problems

@@ -49,7 +49,9 @@ def describe_template(store: Store, id_or_prefix: str, *, brief: bool) -> dict[s
             "rule": thresholds.rule,
             "false_reject_bound": thresholds.bound,
             "bank_mb": round(manifest.bank.size / 1e6, 1),
+            "pool_mb": round(manifest.pool.size / 1e6, 1) if manifest.pool else 0.0,
             "golden_frames": manifest.golden.count,
+            "derived_from": manifest.parent,
             "settings": ", ".join(f"{key}={value}" for key, value in manifest.settings.items()),
             "history": "; ".join(history),
         }

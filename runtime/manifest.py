@@ -88,6 +88,14 @@ class BankRecord(Record):
         return self
 
 
+class PoolRecord(Record):
+    """The pool's object (safetensors, ``size`` bytes) and layout: tensors that only extending the template reads."""
+
+    object: Digest
+    size: PositiveInt
+    tensors: Annotated[Mapping[str, TensorRecord], Field(min_length=1)]
+
+
 class GoldenRecord(Record):
     """The golden frames' object (safetensors, ``size`` bytes) and how many frames are in it."""
 
@@ -140,6 +148,8 @@ class Manifest(Record):
     statistics: Mapping[str, JsonValue]
     #: The template this one was derived from (frames inserted, threshold changed).
     parent: Digest | None
+    #: None where the detector keeps no pool: the key is then left out, so templates older than pools keep their id.
+    pool: PoolRecord | None = None
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
@@ -147,7 +157,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
 
     Raises ``TemplateError`` for what JSON cannot say.
     """
-    return canonical.encode(manifest.model_dump(mode="json"))
+    return canonical.encode(manifest.model_dump(mode="json", exclude={"pool"} if manifest.pool is None else None))
 
 
 def build_manifest(**fields: Any) -> Manifest:
@@ -175,6 +185,9 @@ def decode_manifest(data: bytes | bytearray, where: str) -> Manifest:
         newer = isinstance(schema, str) and re.fullmatch(r"edgead\.template/\d+", schema)
         advice = "it was written by a newer edgead: update this one" if newer else "it is no template of edgead"
         raise TemplateError(f"{where}: expected schema {SCHEMA!r}, found {str(schema)[:100]!r}; {advice}")
+    if "pool" in value and value["pool"] is None:
+        # A second spelling would give one template two ids.
+        raise TemplateError(f"{where}: pool: expected a record, or no such field, found null")
     return validated(data, where)
 
 

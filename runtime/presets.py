@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -46,15 +48,18 @@ def load_preset(path_or_name: str | Path) -> Preset:
         raise ConfigError(
             f"expected a preset of {', '.join(preset_names())}, or the path of a .yaml file, found {name!r}"
         )
-    return check_yaml(_text(name), Preset, f"preset {name}")
+    return check_yaml(dict(_files())[name].read_text(encoding="utf-8"), Preset, f"preset {name}")
 
 
 def preset_names() -> list[str]:
     """Return the names of the ready-made presets, sorted."""
-    files = (entry.name for entry in resources.files(PRESET_PACKAGE).iterdir())
-    names = sorted(name.removesuffix(".yaml") for name in files if name.endswith(".yaml"))
-    return [name for name in names if _MARK in _text(name).splitlines()]
+    return sorted(name for name, file in _files() if _MARK in file.read_text(encoding="utf-8").splitlines())
 
 
-def _text(name: str) -> str:
-    return (resources.files(PRESET_PACKAGE) / f"{name}.yaml").read_text(encoding="utf-8")
+def _files() -> Iterator[tuple[str, Traversable]]:
+    """Yield (name, file): ``hetmm.yaml`` is hetmm, and in a folder ``hetmm-mvtec/bottle.yaml`` hetmm-mvtec-bottle."""
+    for entry in resources.files(PRESET_PACKAGE).iterdir():
+        group = f"{entry.name}-" if entry.is_dir() else ""
+        for file in entry.iterdir() if entry.is_dir() else [entry]:
+            if file.name.endswith(".yaml"):
+                yield group + file.name.removesuffix(".yaml"), file

@@ -1,4 +1,4 @@
-"""Finds plugins, built-in and installed, and knows which detector and weight file came from which.
+"""Finds plugins, built-in and installed, and knows which detector, weight file and protocol came from which.
 
 A broken plugin never stops the others: it is listed with its error. Two plugins claiming one name do stop start-up,
 because a station must not run a detector other than the one its file names.
@@ -21,11 +21,12 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from runtime import hookspecs
 from runtime.detector import Detector
 from runtime.errors import ConfigError, PluginError
+from runtime.evaluation_protocol import EvaluationProtocol
 from runtime.header import MAX_TEXT_BYTES
 from runtime.manifest import Version
 from runtime.weights import WeightFile
 
-#: What a detector may be called: it becomes a file name in the store and a word in station files.
+#: What a detector or a protocol may be called: a file name in the store, a word in station files and options.
 _SLUG = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 
 
@@ -54,8 +55,10 @@ class Registry:
 
     detectors: dict[str, RegisteredDetector] = field(default_factory=dict)
     weights: dict[str, WeightFile] = field(default_factory=dict)
+    protocols: dict[str, EvaluationProtocol] = field(default_factory=dict)
     broken: list[BrokenPlugin] = field(default_factory=list)
-    _weight_owner: dict[str, str] = field(default_factory=dict)
+    #: "weights 'x'" or "protocol 'x'" -> the distribution that registered it.
+    owners: dict[str, str] = field(default_factory=dict)
 
     def detector(self, name: str) -> Detector:
         """Make the detector ``name``.
@@ -74,6 +77,13 @@ class Registry:
         _check_contract(registered, detector)
         return detector
 
+    def protocol(self, name: str) -> EvaluationProtocol:
+        """Return the evaluation protocol ``name``; ``ConfigError`` lists what there is."""
+        if name not in self.protocols:
+            known = ", ".join(sorted(self.protocols)) or "none"
+            raise ConfigError(f"no evaluation protocol named {name!r}: installed are {known}")
+        return self.protocols[name]
+
     def describe(self, name: str) -> dict[str, Any]:
         """Return what `edgead plugins` lists about a detector; makes it once to learn its version."""
         registered = self.detectors[name]
@@ -88,7 +98,7 @@ class Registry:
 def load_plugins(builtins: Iterable[str], *, entry_points: bool = True) -> Registry:
     """Load the built-in plugin modules and every entry point in group ``edgead``, and let each register.
 
-    Raises ``PluginError`` when two plugins claim one detector or weight name.
+    Raises ``PluginError`` when two plugins claim one detector, weight or protocol name.
     """
     registry = Registry()
     manager = pluggy.PluginManager("edgead")
@@ -130,39 +140,68 @@ class _CollisionError(Exception):
 
 
 def _call_hooks(manager: pluggy.PluginManager, registry: Registry, plugin: Any, name: str, distribution: str) -> None:
-    """Call this one plugin's hooks. Names are collected first: a plugin which raises half-way leaves nothing."""
-    detectors: dict[str, RegisteredDetector] = {}
-    weights: dict[str, WeightFile] = {}
-
-    def add_detector(detector: str, factory: Callable[[], Detector]) -> None:
-        if not (isinstance(detector, str) and _SLUG.fullmatch(detector)):
-            raise ValueError(f"expected a detector name of 1 to 64 of a-z 0-9 _ . -, found {detector!r}")
-        if not callable(factory):
-            raise TypeError(f"expected a factory for detector {detector!r}, found {factory!r}")
-        taken = registry.detectors.get(detector)
-        if taken or detector in detectors:
-            owner = f"{taken.plugin} ({taken.distribution})" if taken else "itself"
-            raise _CollisionError(
-                f"{distribution} registers detector {detector!r}, already taken by {owner}: uninstall one"
-            )
-        detectors[detector] = RegisteredDetector(detector, factory, name, distribution)
-
-    def add_weights(weight: WeightFile) -> None:
-        if (registry.weights | weights).get(weight.name, weight) != weight:
-            owner = registry._weight_owner.get(weight.name, "itself")  # noqa: SLF001 - same file
-            raise _CollisionError(
-                f"{distribution} registers weights {weight.name!r}, already taken by {owner}: uninstall one"
-            )
-        weights[weight.name] = weight
-
-    for hook, register in (("edgead_register_detectors", add_detector), ("edgead_register_weights", add_weights)):
+    """Call this one plugin's hooks and take over what they registered."""
+    offered = _Offered(registry, name, distribution)
+    for hook, register in (
+        ("edgead_register_detectors", offered.add_detector),
+        ("edgead_register_weights", offered.add_weights),
+        ("edgead_register_protocols", offered.add_protocol),
+    ):
         caller = getattr(manager.hook, hook)
         for implementation in caller.get_hookimpls():
             if implementation.plugin is plugin:
                 implementation.function(**({"register": register} if implementation.argnames else {}))
-    registry.detectors.update(detectors)
-    registry.weights.update(weights)
-    registry._weight_owner.update(dict.fromkeys(weights, distribution))  # noqa: SLF001 - same file
+    offered.take_over()
+
+
+@dataclass
+class _Offered:
+    """What one plugin registers, collected first: a plugin which raises half-way leaves nothing."""
+
+    registry: Registry
+    plugin: str
+    distribution: str
+    detectors: dict[str, RegisteredDetector] = field(default_factory=dict)
+    weights: dict[str, WeightFile] = field(default_factory=dict)
+    protocols: dict[str, EvaluationProtocol] = field(default_factory=dict)
+
+    def add_detector(self, name: str, factory: Callable[[], Detector]) -> None:
+        _check_name("a detector", name)
+        if not callable(factory):
+            raise TypeError(f"expected a factory for detector {name!r}, found {factory!r}")
+        taken = self.registry.detectors.get(name)
+        if taken or name in self.detectors:
+            raise self._collision(f"detector {name!r}", f"{taken.plugin} ({taken.distribution})" if taken else None)
+        self.detectors[name] = RegisteredDetector(name, factory, self.plugin, self.distribution)
+
+    def add_weights(self, weight: WeightFile) -> None:
+        if (self.registry.weights | self.weights).get(weight.name, weight) != weight:
+            raise self._collision(f"weights {weight.name!r}")
+        self.weights[weight.name] = weight
+
+    def add_protocol(self, protocol: EvaluationProtocol) -> None:
+        if not isinstance(protocol, EvaluationProtocol):
+            raise TypeError(f"expected an edgead.EvaluationProtocol, found {protocol!r}")
+        _check_name("a protocol", protocol.name)
+        if protocol.name in self.registry.protocols | self.protocols:
+            raise self._collision(f"protocol {protocol.name!r}")
+        self.protocols[protocol.name] = protocol
+
+    def take_over(self) -> None:
+        self.registry.detectors.update(self.detectors)
+        self.registry.weights.update(self.weights)
+        self.registry.protocols.update(self.protocols)
+        kept = [f"weights {name!r}" for name in self.weights] + [f"protocol {name!r}" for name in self.protocols]
+        self.registry.owners.update(dict.fromkeys(kept, self.distribution))
+
+    def _collision(self, what: str, owner: str | None = None) -> _CollisionError:
+        owner = owner or self.registry.owners.get(what, "itself")
+        return _CollisionError(f"{self.distribution} registers {what}, already taken by {owner}: uninstall one")
+
+
+def _check_name(what: str, name: object) -> None:
+    if not (isinstance(name, str) and _SLUG.fullmatch(name)):
+        raise ValueError(f"expected {what} name of 1 to 64 of a-z 0-9 _ . -, found {name!r}")
 
 
 def _check_contract(registered: RegisteredDetector, detector: object) -> None:

@@ -1,10 +1,11 @@
 """The template store, laid out like git: immutable templates, and refs that say which one runs.
 
-    format                              "edgead.store/1" objects/ab/cdef…                    manifests, banks, golden
-    frames; the name is the content's sha256 refs/templates/<product>/<id>       a listed template (id = sha256 of its
-    manifest) refs/active/<product>/<detector>    the id that runs; a station file names the detector, so each detector
-    has its own log/<product>/<detector>.jsonl      who created, imported, activated, rolled back what, when and why
-    lock, tmp/                          one writer at a time; its unfinished files, swept by the next writer
+    format                           "edgead.store/1"
+    objects/ab/cdef…                 manifests, banks, golden frames, pools; the name is the content's sha256
+    refs/templates/<product>/<id>    a listed template (id = sha256 of its manifest)
+    refs/active/<product>/<detector> the id that runs; a station file names the detector, so each has its own
+    log/<product>/<detector>.jsonl   who created, imported, activated, rolled back what, when and why
+    lock, tmp/                       one writer at a time; its unfinished files, swept by the next writer
 
 Order of writing: objects, then manifest, then log, then ref, each synced before the next. So whatever a ref names is
 complete, and the log never knows less than the refs. A crash at any point leaves the old state or the new one. Readers
@@ -102,45 +103,45 @@ class Store:
         weights: Mapping[str, str] | None = None,
         statistics: Mapping[str, Any] | None = None,
         parent: str | None = None,
+        pool: Mapping[str, np.ndarray] | None = None,
     ) -> Template:
         """Store a template and list it; activates nothing. The same content again is the same template, logged once.
 
-        ``bank``: arrays of the dtypes in ``runtime.tensors.DTYPES``, all finite. ``map_shape``: (height, width) of the
-        anomaly maps.
+        ``bank`` and ``pool``: arrays of the dtypes in ``runtime.tensors.DTYPES``, all finite; an empty pool is none.
+        ``map_shape``: (height, width) of the anomaly maps.
         """
-        bank_bytes, golden_bytes = tensors.encode(bank), encode_golden(golden)
+        objects = [tensors.encode(bank), encode_golden(golden), *([tensors.encode(pool)] if pool else [])]
         manifest = build_manifest(
             product=product,
             detector=detector,
             settings=dict(settings),
             weights=dict(weights or {}),
-            bank=_described(bank_bytes, capacity=capacity, valid=valid, tensors=tensors.layout(bank)),
+            bank=_described(objects[0], capacity=capacity, valid=valid, tensors=tensors.layout(bank)),
             map_shape=map_shape,
             thresholds=thresholds,
             held_out_scores=[float(score) for score in held_out_scores],
-            golden=_described(golden_bytes, count=len(golden)),
+            golden=_described(objects[1], count=len(golden)),
             references=list(references),
             statistics=dict(statistics or {}),
             parent=parent,
+            pool=_described(objects[2], tensors=tensors.layout(pool)) if pool else None,
         )
-        integrity.check_bank(manifest, bank_bytes, "bank")
-        integrity.check_golden(manifest, golden_bytes, "golden frames")
-        return self._admit(
-            encode_manifest(manifest), manifest, (bank_bytes, golden_bytes), action="create", who=who, why=why
-        )
+        for part, data in zip(integrity.parts(manifest), objects, strict=True):
+            part.check(manifest, data, part.name)
+        return self._admit(encode_manifest(manifest), manifest, objects, action="create", who=who, why=why)
 
     def put_manifest(self, manifest: Manifest, *, who: str, why: str = "") -> Template:
-        """Store a template whose bank and golden frames are here already: other thresholds, same arrays.
+        """Store a template whose objects (bank, golden frames, pool) are here already: other thresholds, same arrays.
 
         Make it with ``old.manifest.model_copy(update={"thresholds": ..., "parent": old.digest})``.
         """
         data = encode_manifest(manifest)
         manifest = decode_manifest(data, "new manifest")
-        bank = self._objects.read(manifest.bank.object, manifest.bank.size)
-        golden = self._objects.read(manifest.golden.object, manifest.golden.size)
-        integrity.check_bank(manifest, bank, "bank")
-        integrity.check_golden(manifest, golden, "golden frames")
-        return self._admit(data, manifest, (bank, golden), action="create", who=who, why=why)
+        objects = []
+        for part in integrity.parts(manifest):
+            objects.append(self._objects.read(part.record.object, part.record.size))
+            part.check(manifest, objects[-1], part.name)
+        return self._admit(data, manifest, objects, action="create", who=who, why=why)
 
     def listed(self, product: str | None = None) -> list[tuple[str, str]]:
         """Return (product, id) of every template, or of one product's; no manifest is read, so damaged ones show."""
@@ -193,13 +194,16 @@ class Store:
         with self._writing():
             return self._switch.move(self._load(self._switch.before(product, detector)), "rollback", who, why)
 
-    def verify(self, id_or_prefix: str | None = None) -> list[Problem]:
-        """Read every byte of one template, or of the whole store, and return what is wrong; empty when nothing is."""
+    def verify(self, id_or_prefix: str | None = None, *, pool: bool = True) -> list[Problem]:
+        """Read every byte of one template, or of the whole store, and return what is wrong; empty when nothing is.
+
+        ``pool=False`` leaves out the pools, which nothing on the line reads.
+        """
         if id_or_prefix is None:
-            return integrity.sweep(self.root, self._objects, self._refs)
+            return integrity.sweep(self.root, self._objects, self._refs, pool=pool)
         matches = {digest for _, digest in self._refs.listed() if digest.startswith(id_or_prefix)}
         digest = matches.pop() if len(matches) == 1 else self.template(id_or_prefix).digest
-        return integrity.check_template(self._objects, digest)
+        return integrity.check_template(self._objects, digest, pool=pool)
 
     def log(self, product: str, detector: str) -> list[tuple[LogEntry, bool]]:
         """Return the ref log, oldest first: each entry, and whether it took effect (False: a crash cut it short)."""
@@ -214,9 +218,8 @@ class Store:
             raise TemplateError(f"expected a new file to export to, found {target}; choose another name or remove it")
         if problems := integrity.check_template(self._objects, template.digest):
             raise TemplateError(integrity.refusal("export", template.digest, problems))
-        manifest = template.manifest
-        parts = (template.digest, manifest.bank.object, manifest.golden.object)
-        data = archive.pack(*(self._objects.read(part) for part in parts))
+        names = [template.digest, *(part.record.object for part in integrity.parts(template.manifest))]
+        data = archive.pack(*map(self._objects.read, names))
         durable.write_file(target, data, target.parent)
         return target
 
@@ -241,7 +244,7 @@ class Store:
         self,
         data: bytes,
         manifest: Manifest,
-        objects: tuple[bytes | bytearray, bytes | bytearray],
+        objects: Sequence[bytes | bytearray],
         *,
         action: reflog.Action,
         who: str,

@@ -1,6 +1,7 @@
 """A template: the versioned artefact one detector uses for one product, as a manifest plus the arrays it names.
 
-The law of the arrays is here and needs no store: ``decode_bank`` and ``decode_golden`` take bytes and a manifest.
+The law of the arrays is here and needs no store: ``decode_bank``, ``decode_pool`` and ``decode_golden`` take bytes and
+a manifest. A station reads bank and golden frames; the pool is read to extend the template, and by nothing else.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from runtime import tensors
 from runtime.errors import TemplateError
+from runtime.manifest import BankRecord, PoolRecord
 from runtime.manifest import Manifest as Manifest
 
 if TYPE_CHECKING:
@@ -25,11 +27,24 @@ def decode_bank(manifest: Manifest, data: bytes | bytearray, where: str) -> dict
 
     Raises ``TemplateError`` if they are laid out otherwise.
     """
+    return _decode_tensors(manifest.bank, "bank", data, where)
+
+
+def decode_pool(manifest: Manifest, data: bytes | bytearray, where: str) -> dict[str, np.ndarray]:
+    """Return the pool's arrays as ``decode_bank`` does; a manifest without a pool is refused like a wrong layout."""
+    if manifest.pool is None:
+        raise TemplateError(f"{where}: expected no pool, found one; import the template again")
+    return _decode_tensors(manifest.pool, "pool", data, where)
+
+
+def _decode_tensors(
+    record: BankRecord | PoolRecord, kind: str, data: bytes | bytearray, where: str
+) -> dict[str, np.ndarray]:
     arrays = tensors.decode(data, where)
     found = {name: (array.dtype.name, array.shape) for name, array in arrays.items()}
-    expected = {name: (record.dtype, record.shape) for name, record in manifest.bank.tensors.items()}
+    expected = {name: (each.dtype, each.shape) for name, each in record.tensors.items()}
     if found != expected:
-        raise TemplateError(f"{where}: expected the manifest's bank {expected}, found {found}; calibrate again")
+        raise TemplateError(f"{where}: expected the manifest's {kind} {expected}, found {found}; calibrate again")
     return arrays
 
 
@@ -101,14 +116,25 @@ class Template:
         data = self.objects.read(record.object, record.size)
         return decode_bank(self.manifest, data, f"bank of {self.digest[:12]}")
 
+    def pool(self) -> dict[str, np.ndarray]:
+        """Return the pool's arrays as ``bank`` does, none where the template has no pool. Only for extending it."""
+        record = self.manifest.pool
+        if record is None:
+            return {}
+        data = self.objects.read(record.object, record.size)
+        return decode_pool(self.manifest, data, f"pool of {self.digest[:12]}")
+
     def golden(self) -> list[GoldenFrame]:
         """Return the golden frames, proven as the bank is. Raises ``TemplateError`` as ``bank`` does."""
         record = self.manifest.golden
         data = self.objects.read(record.object, record.size)
         return decode_golden(self.manifest, data, f"golden frames of {self.digest[:12]}")
 
-    def content(self) -> TemplateContent:
-        """Return what the detector learnt, in the form its ``graph``, ``bank`` and ``extend`` take it."""
+    def content(self, *, pool: bool = False) -> TemplateContent:
+        """Return what the detector learnt, in the form its ``graph``, ``bank`` and ``leave_out`` take it.
+
+        ``pool=True`` reads the pool as well, as ``extend`` wants it; else it is empty and its object is not touched.
+        """
         from runtime.detector import TemplateContent
 
         manifest = self.manifest
@@ -120,4 +146,5 @@ class Template:
             map_shape=manifest.map_shape,
             weights=dict(manifest.weights),
             statistics=dict(manifest.statistics),
+            pool=self.pool() if pool else {},
         )

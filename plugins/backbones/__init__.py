@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from plugins.backbones.layers import Trunk
-    from plugins.backbones.normalise import Normalise
+    from plugins.backbones.normalise import Normalise, NormStd
 
 __all__ = [
     "BACKBONES",
@@ -84,12 +84,11 @@ def random_backbone(name: str, stages: Sequence[str], seed: int, *, fold: bool =
     return fold_batchnorm(trunk) if fold else trunk
 
 
-def normaliser(name: str) -> Normalise:
+def normaliser(name: str, norm_std: NormStd = "imagenet") -> Normalise:
     """Build the step from pixels to the backbone's input: (B, 3 or 1, H, W) of 0..255 -> (B, 3, H, W) float32."""
-    from plugins.backbones.normalise import Normalise
+    from plugins.backbones.normalise import normalise_for
 
-    backbone = backbone_of(name)
-    return Normalise(backbone.mean, backbone.std)
+    return normalise_for(backbone_of(name), norm_std)
 
 
 def _trunk(name: str, stages: Sequence[str]) -> Trunk:

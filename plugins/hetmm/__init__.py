@@ -1,15 +1,25 @@
 """HETMM: hard-normal example-aware template mutual matching (Chen et al., IJCV 2024, arXiv 2303.16191).
 
 Training-free. Every good frame becomes a sheet of unit feature vectors per layer; a frame is inspected by matching it
-against the sheets in both directions within small windows. This version keeps all sheets ("ALL" in the paper).
+against the sheets in both directions within small windows. A template keeps all sheets, or the few that PTS chooses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
-from edgead import ConfigError, Detector, DetectorContext, Frame, TemplateContent, TemplateError, hookimpl
+from edgead import (
+    ConfigError,
+    Detector,
+    DetectorContext,
+    EvaluationProtocol,
+    Frame,
+    TemplateContent,
+    TemplateError,
+    hookimpl,
+)
 from plugins.backbones import WEIGHTS
 from plugins.hetmm.settings import HetmmSettings
 
@@ -34,7 +44,7 @@ class Hetmm(Detector):
     settings_model = HetmmSettings
 
     def __init__(self) -> None:
-        self._features: tuple[tuple[str, tuple[str, ...]], Features] | None = None
+        self._features: tuple[tuple[str, str, tuple[str, ...]], Features] | None = None
         self._matching: tuple[HetmmSettings, Matching] | None = None
         self._spare_copies: SpareCopies | None = None
 
@@ -45,6 +55,7 @@ class Hetmm(Detector):
         from plugins.backbones import backbone_of
         from plugins.hetmm.auto import choose
         from plugins.hetmm.graph import feature_shapes
+        from plugins.hetmm.templates import keep
 
         wanted = cast("HetmmSettings", settings)
         if not references:
@@ -53,16 +64,23 @@ class Hetmm(Detector):
             sheets = self._sheets(wanted, references, context)
             resolved, measured = choose(wanted, sheets, context.progress)
             stored = _stored(resolved, sheets)
-            tensors = {name: sheet.numpy() for name, sheet in zip(_names(resolved), stored, strict=True)}
+            del sheets
+            kept = keep(resolved, stored, context.progress)
         backbone = backbone_of(resolved.backbone)
         return TemplateContent(
             settings=resolved.model_dump(mode="json"),
-            tensors=tensors,
-            capacity=len(references) + resolved.spare,
-            valid=len(references),
+            tensors=kept.tensors,
+            capacity=kept.capacity,
+            valid=kept.valid,
             map_shape=(resolved.image_size, resolved.image_size),
             weights={backbone.weights.name: _digest(backbone.weights)},
-            statistics={"feature_shapes": [list(shape) for shape in feature_shapes(resolved)], **measured},
+            statistics={
+                "feature_shapes": [list(shape) for shape in feature_shapes(resolved)],
+                "references": len(references),
+                **measured,
+                **kept.statistics,
+            },
+            pool=kept.pool,
         )
 
     def graph(self, content: TemplateContent, frame_shape: tuple[int, int, int]) -> nn.Module:
@@ -98,43 +116,48 @@ class Hetmm(Detector):
     def leave_out(
         self, content: TemplateContent, bank: Mapping[str, Tensor], index: int
     ) -> Mapping[str, Tensor] | None:
-        """Cover sheet ``index`` by another one, which no maximum sees; None for a bank of one sheet.
+        """Cover what came from reference ``index``, which no maximum sees; None for a bank of one sheet.
 
         The tensors returned are good until the next call: the same copy of the bank is used again.
         """
-        from plugins.hetmm.leaving import SpareCopies
+        import torch
+
+        from plugins.hetmm.leaving import SpareCopies, cover_sheets, cover_slots
 
         if content.valid < 2:  # noqa: PLR2004 - nothing would be left
             return None
+        self._spare_copies = self._spare_copies or SpareCopies()
         # The spare room holds copies of sheet 0, which must go with it.
         gone = [index, *range(content.valid, content.capacity)] if index == 0 else [index]
-        self._spare_copies = self._spare_copies or SpareCopies()
-        return {name: self._spare_copies.without(name, tiles, gone) for name, tiles in bank.items()}
+        left: dict[str, Tensor] = {}
+        for name, tiles in bank.items():
+            slots = content.tensors.get(name.replace("sheets.", "slots."))
+            chosen = slots is not None
+            cover = cover_slots(torch.from_numpy(slots), index) if chosen else cover_sheets(tiles, gone)
+            left[name] = self._spare_copies.without(name, tiles, cover)
+        return left
 
     def extend(
         self, content: TemplateContent, references: Sequence[Frame], context: DetectorContext
     ) -> TemplateContent:
-        """Append the references' sheets: the same tensors as a calibration with these settings on all of them."""
-        import numpy as np
+        """Insert the references' sheets; see ``plugins.hetmm.templates.add`` for what is the same as a calibration."""
         import torch
+
+        from plugins.hetmm.templates import add
 
         settings = _settings(content)
         self._check_weights(content, settings)
         with torch.inference_mode():
             added = _stored(settings, self._sheets(settings, references, context))
-        tensors = {
-            name: np.concatenate([content.tensors[name], sheets.numpy()])
-            for name, sheets in zip(_names(settings), added, strict=True)
-        }
-        valid = content.valid + len(references)
-        return TemplateContent(
-            settings=content.settings,
-            tensors=tensors,
-            capacity=max(content.capacity, valid),
-            valid=valid,
-            map_shape=content.map_shape,
-            weights=content.weights,
-            statistics=content.statistics,
+            kept = add(settings, content, added, context.progress)
+        inserted = content.statistics.get("references", content.valid) + len(references)
+        return replace(
+            content,
+            tensors=kept.tensors,
+            capacity=kept.capacity,
+            valid=kept.valid,
+            statistics={**content.statistics, **kept.statistics, "references": inserted},
+            pool=kept.pool,
         )
 
     def _sheets(self, settings: HetmmSettings, references: Sequence[Frame], context: DetectorContext) -> list[Tensor]:
@@ -157,7 +180,7 @@ class Hetmm(Detector):
     def _load(self, settings: HetmmSettings) -> Features:
         from plugins.hetmm.graph import Features
 
-        key = (settings.backbone, settings.layer_names)
+        key = (settings.backbone, settings.norm_std, settings.layer_names)
         if self._features is None or self._features[0] != key:
             self._features = (key, Features(settings).eval())
         return self._features[1]
@@ -209,3 +232,11 @@ def edgead_register_weights(register: Callable[[Any], None]) -> None:
     """Make the backbones' weight files known."""
     for weights in WEIGHTS:
         register(weights)
+
+
+@hookimpl
+def edgead_register_protocols(register: Callable[[EvaluationProtocol], None]) -> None:
+    """Bring ``hetmm-paper``."""
+    from plugins.hetmm.paper import PROTOCOL
+
+    register(PROTOCOL)

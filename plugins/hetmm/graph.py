@@ -26,7 +26,7 @@ class Features(nn.Module):
 
     def __init__(self, settings: HetmmSettings) -> None:
         super().__init__()
-        self.normalise = normaliser(settings.backbone)
+        self.normalise = normaliser(settings.backbone, settings.norm_std)
         self.backbone = load_backbone(settings.backbone, settings.layer_names)
 
     def forward(self, planes: Tensor) -> tuple[Tensor, ...]:

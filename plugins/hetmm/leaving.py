@@ -1,6 +1,7 @@
-"""Taking a sheet out of a packed bank: another sheet is written over it, and no maximum can see the second copy.
+"""Taking a reference out of a packed bank: other vectors of the same pixel are written over its own.
 
-So shapes stay, nothing is compiled again, and the bank answers as if the sheet had never been there.
+No maximum can see the second copy of a vector. So shapes stay, nothing is compiled again, and the bank answers as if
+the reference had never been there.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from plugins.matching import TILE
+import torch
+
+from plugins.matching import TILE, pack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,15 +21,42 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+@dataclass(frozen=True)
+class Cover:
+    """Which vectors go, and which stand in for them: rows of the packed bank as [tiles * T * TILE^2, C], int64 [n]."""
+
+    gone: Tensor
+    stand_ins: Tensor
+
+
+def cover_sheets(tiles: Tensor, gone: Sequence[int]) -> Cover:
+    """Cover whole sheets of the packed bank [tiles, T * TILE^2, C], at least one of which must stay."""
+    rows = torch.arange(tiles.shape[0] * tiles.shape[1], device=tiles.device)
+    rows = rows.view(tiles.shape[0], -1, TILE * TILE)
+    other = next(sheet for sheet in range(rows.shape[1]) if sheet not in gone)
+    return Cover(rows[:, list(gone)].flatten(), rows[:, [other] * len(gone)].flatten())
+
+
+def cover_slots(slots: Tensor, reference: int) -> Cover:
+    """Cover what came from one reference: ``slots`` integer [K, H, W], K > 1, every reference once a pixel at most."""
+    packed = pack(slots[:, None])
+    packed = packed.view(packed.shape[0], -1, TILE * TILE)
+    rows = torch.arange(packed.numel()).view(packed.shape)
+    gone = packed == reference
+    others = torch.where(gone[:, :1], rows[:, 1:2], rows[:, :1]).expand_as(rows)
+    return Cover(rows[gone], others[gone])
+
+
 @contextmanager
-def without(tiles: Tensor, index: int) -> Iterator[Tensor]:
-    """Lend the packed bank float32 [tiles, T * TILE^2, C], T > 1, with sheet ``index`` covered; then restore it."""
-    kept = _sheets(tiles)[:, index].clone()
-    _cover(tiles, [index])
+def without(tiles: Tensor, sheet: int) -> Iterator[Tensor]:
+    """Lend the packed bank [tiles, T * TILE^2, C], T > 1, with one sheet covered; then restore it."""
+    rows, cover = tiles.flatten(0, 1), cover_sheets(tiles, [sheet])
+    kept = rows[cover.gone]
+    rows[cover.gone] = rows[cover.stand_ins]
     try:
         yield tiles
     finally:
-        _sheets(tiles)[:, index] = kept
+        rows[cover.gone] = kept
 
 
 @dataclass
@@ -34,11 +64,11 @@ class _Copy:
     source: weakref.ref[Tensor]
     version: int | None
     tiles: Tensor
-    gone: Sequence[int]
+    gone: Tensor
 
 
 class SpareCopies:
-    """One copy of each tensor of the last bank seen, so that leaving out the next sheet moves two sheets, not all.
+    """One copy of each tensor of the last bank seen, so that leaving out the next reference moves its vectors, not all.
 
     A copy goes when its bank does, and is made again when the bank is another or was written to.
     """
@@ -46,11 +76,13 @@ class SpareCopies:
     def __init__(self) -> None:
         self._copies: dict[str, _Copy] = {}
 
-    def without(self, name: str, tiles: Tensor, gone: Sequence[int]) -> Tensor:
-        """Return bank tensor ``name``, float32 [tiles, T * TILE^2, C], with the sheets ``gone`` covered.
+    def without(self, name: str, tiles: Tensor, cover: Cover) -> Tensor:
+        """Return bank tensor ``name``, [tiles, T * TILE^2, C], with the cover laid over it.
 
         ``tiles`` is left alone. What is returned is overwritten by the next call for this name.
         """
+        rows = tiles.flatten(0, 1)
+        gone, stand_ins = cover.gone.to(tiles.device), cover.stand_ins.to(tiles.device)
         copy = self._copies.get(name)
         version = _version(tiles)
         if copy is None or version is None or copy.source() is not tiles or copy.version != version:
@@ -58,25 +90,14 @@ class SpareCopies:
             del copy  # before the clone, or two copies would be in memory at once
             copies = self._copies  # not self: the callback must not keep the detector alive
             source = weakref.ref(tiles, lambda _: copies.pop(name, None))
-            copy = self._copies[name] = _Copy(source, version, tiles.clone(), [])
-        elif copy.gone:
-            _sheets(copy.tiles)[:, copy.gone] = _sheets(tiles)[:, copy.gone]
+            copy = self._copies[name] = _Copy(source, version, tiles.clone(), gone)
+        covered = copy.tiles.flatten(0, 1)
+        covered[copy.gone] = rows[copy.gone]
+        covered[gone] = rows[stand_ins]
         copy.gone = gone
-        _cover(copy.tiles, gone)
         return copy.tiles
 
 
 def _version(tiles: Tensor) -> int | None:
     """Return how often the tensor was written to; None for one of inference mode, where torch does not count."""
     return None if tiles.is_inference() else int(tiles._version)  # noqa: SLF001 - it has no public name
-
-
-def _sheets(tiles: Tensor) -> Tensor:
-    return tiles.view(tiles.shape[0], -1, TILE * TILE, tiles.shape[2])
-
-
-def _cover(tiles: Tensor, gone: Sequence[int]) -> None:
-    """Write the first sheet, or the second where the first goes, over the sheets ``gone``."""
-    sheets = _sheets(tiles)
-    other = 1 if 0 in gone else 0
-    sheets[:, gone] = sheets[:, other : other + 1].clone()  # torch writes from no memory that it writes to

@@ -53,6 +53,9 @@ class HetmmSettings(BaseModel):
     """Frames are resized to image_size x image_size pixels; also the side of the anomaly map."""
     backbone: str = "efficientnet_lite0"
     """Feature network; see `edgead weights list`."""
+    norm_std: Literal["imagenet", "official"] = "imagenet"
+    """Channel deviations frames are divided by where the backbone takes ImageNet's; "official" repeats the authors'
+    slip of the green channel (section 15, 1), for parity with their figures."""
     layers: Literal["auto"] | Annotated[tuple[str, ...], Field(min_length=1)] = "auto"
     """Backbone stages matched, finest first; "auto" = strides 4, 8 and 16."""
     windows: Choice | tuple[tuple[Side, Side], ...] = "default"
@@ -70,8 +73,19 @@ class HetmmSettings(BaseModel):
     """Image score: largest value of the unsmoothed map (specification), or of the smoothed one."""
     bank_dtype: Literal["float16", "float32"] = "float16"
     """Number format of the stored bank; arithmetic is float32 either way."""
+    templates: Literal["all", "pts"] = "all"
+    """What a template keeps: every reference ("all"), or for each feature pixel the `sheets` most telling vectors of
+    all references ("pts", section 10). No more references than sheets: all are kept."""
+    sheets: Annotated[int, Field(ge=2, le=1000)] = 60
+    """Sheets a "pts" template keeps: matching time and memory grow with it, not with the number of references."""
+    easy: Literal["optics", "medoid"] = "optics"
+    """How "pts" finds the first, typical sheets: centres of density clusters (section 11), or the one medoid."""
+    hard: Literal["sum", "max"] = "sum"
+    """How "pts" finds the rest, farthest first: smallest sum of similarities to those taken (the paper's), or smallest
+    largest similarity (the classical rule)."""
     spare: Annotated[int, Field(ge=0, le=10_000)] = 0
-    """Sheets of room kept free for references inserted later without a new graph shape; each costs matching time."""
+    """Sheets of room an "all" template keeps free for references inserted later without a new graph shape; each costs
+    matching time. A "pts" template never grows."""
 
     @model_validator(mode="after")
     def _consistent(self) -> HetmmSettings:

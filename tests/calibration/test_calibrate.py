@@ -14,8 +14,8 @@ from calibration.calibrate import (
     plant_damage,
     resolve_settings,
     save,
-    spread,
 )
+from calibration.held_out import spread
 from calibration.references import References
 from calibration.threshold import conformal_threshold
 from plugins.hetmm import Hetmm

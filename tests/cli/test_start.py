@@ -12,7 +12,8 @@ from runtime.local import edgead_command
 
 HEAVY = ("torch", "numpy", "pydantic", "cv2", "zmq", "scipy", "sklearn", "pluggy", "msgpack", "ruamel")
 COMMANDS = (
-    "demo", "init", "validate", "calibrate", "evaluate", "run", "camera", "watch", "status", "plugins", "doctor",
+    "demo", "init", "validate", "calibrate", "extend", "evaluate", "run", "camera", "watch", "status", "plugins",
+    "doctor",
     "templates list", "templates show", "templates activate", "templates rollback", "templates verify",
     "templates export", "templates import", "weights list", "weights add", "weights fetch", "bench host",
 )  # fmt: skip

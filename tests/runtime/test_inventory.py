@@ -66,6 +66,7 @@ def test_a_description_has_the_whole_manifest(store):
     assert [line.split(maxsplit=1)[1] for line in whole["history"]] == ["ann: create first", "bob: activate better"]
     brief = describe_template(store, store.ids[1], brief=True)
     assert (brief["references"], brief["settings"], brief["pixel_threshold"]) == (1, "a=1", 2.0)
+    assert (brief["pool_mb"], brief["derived_from"]) == (0.0, None)
     assert brief["history"].count(";") == 1
 
 

@@ -31,8 +31,12 @@ def test_hetmm_auto_chooses_the_windows():
 
 
 def test_presets_are_listed_without_station_files():
-    """The names are those of the preset files; the station file in the same folder is none."""
-    assert preset_names() == ["hetmm", "hetmm-auto", "hetmm-d0"]
+    """The names are those of the preset files, a folder's name first; the station file beside them is none."""
+    names = preset_names()
+    assert names == sorted(names)
+    assert [name for name in names if not name.startswith("hetmm-mvtec-")] == ["hetmm", "hetmm-auto", "hetmm-d0"]
+    assert len(names) == 3 + 15
+    assert {"hetmm-mvtec-bottle", "hetmm-mvtec-metal_nut"} < set(names)
 
 
 @pytest.mark.parametrize("name", preset_names())

@@ -47,6 +47,17 @@ def weights(digest):
     )
 
 
+def protocol(name="toy-paper", maker="EvaluationProtocol"):
+    """Return a plugin that registers one evaluation protocol for hetmm."""
+    return f"""
+    from edgead import {maker}, hookimpl
+
+    @hookimpl
+    def edgead_register_protocols(register):
+        register({maker}(name={name!r}, detector="hetmm", source="a paper", published={{}}, plan=None))
+"""
+
+
 @pytest.fixture
 def install(tmp_path, monkeypatch):
     """Return a function that installs a distribution with one plugin module, as an installer would leave it."""
@@ -108,6 +119,24 @@ def test_hook_register_weights(install):
     assert (found.filename, found.sha256) == ("w.pth", "0" * 64)
 
 
+def test_hook_register_protocols(install):
+    """An installed distribution makes an evaluation protocol known by hook, beside the built-in one."""
+    install("paper", protocol())
+    registry = load()
+    assert registry.broken == []
+    assert registry.protocols.keys() == {"hetmm-paper", "toy-paper"}
+    assert registry.protocol("toy-paper").detector == "hetmm"
+    with pytest.raises(ConfigError, match="named 'other': installed are hetmm-paper, toy-paper"):
+        registry.protocol("other")
+
+
+def test_two_protocols_of_one_name_stop(install):
+    """Two protocols of one name stop start-up, naming both distributions: figures must not depend on load order."""
+    install("paper", protocol("hetmm-paper"))
+    with pytest.raises(PluginError, match=r"paper 1\.0 registers protocol 'hetmm-paper', already taken by edgead"):
+        load()
+
+
 def test_hooks_without_arguments_are_called(install):
     """A hook that takes none of the arguments is called all the same, as pluggy allows."""
     install(
@@ -131,6 +160,11 @@ def test_hooks_without_arguments_are_called(install):
         (REGISTERS.replace('"toy", Toy)', '"toy", None)'), "TypeError: expected a factory"),
         (weights("0").replace("WeightFile(", "dict("), "AttributeError"),
         (weights("not hex"), "sha256"),
+        (protocol("Toy Paper"), "ValueError: expected a protocol name"),
+        (
+            protocol().replace("register(Evaluation", "register(None or not Evaluation"),
+            "TypeError: expected an edgead.Ev",
+        ),
     ],
 )
 def test_a_broken_plugin_is_listed_and_costs_nobody_else(install, source, words):

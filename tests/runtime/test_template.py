@@ -22,6 +22,7 @@ from runtime.manifest import (
     DetectorIdentity,
     GoldenRecord,
     Manifest,
+    PoolRecord,
     Reference,
     TensorRecord,
     Thresholds,
@@ -42,6 +43,12 @@ fractions = st.none() | st.floats(0, 1)
 cuts = st.none() | finite
 counts = st.integers(0, 2**40)
 
+layouts = st.builds(
+    TensorRecord,
+    dtype=st.sampled_from(sorted(tensors.DTYPES)),
+    shape=st.lists(counts, max_size=4).map(tuple),
+)
+
 manifests = st.builds(
     Manifest,
     product=slugs,
@@ -54,15 +61,7 @@ manifests = st.builds(
         size=st.integers(1, 2**40),
         capacity=st.just(2**40),
         valid=counts,
-        tensors=st.dictionaries(
-            st.text(),
-            st.builds(
-                TensorRecord,
-                dtype=st.sampled_from(sorted(tensors.DTYPES)),
-                shape=st.lists(counts, max_size=4).map(tuple),
-            ),
-            max_size=3,
-        ),
+        tensors=st.dictionaries(st.text(), layouts, max_size=3),
     ),
     map_shape=st.tuples(st.integers(1, 9999), st.integers(1, 9999)),
     thresholds=st.builds(
@@ -73,6 +72,13 @@ manifests = st.builds(
     references=st.lists(st.builds(Reference, name=st.text(), sha256=digests), max_size=3).map(tuple),
     statistics=objects,
     parent=st.none() | digests,
+    pool=st.none()
+    | st.builds(
+        PoolRecord,
+        object=digests,
+        size=st.integers(1, 2**40),
+        tensors=st.dictionaries(st.text(), layouts, min_size=1, max_size=3),
+    ),
 )
 
 
@@ -198,6 +204,9 @@ def test_manifest_spelling_is_pinned():
         ({"bank": example()["bank"] | {"tensors": {"x": {"dtype": "float64", "shape": []}}}}, "dtype"),
         ({"thresholds": example()["thresholds"] | {"target": 1.5}}, r"thresholds\.target"),
         ({"settings": [1]}, "settings"),
+        ({"pool": None}, "pool: expected a record, or no such field, found null"),
+        ({"pool": {"object": "a" * 64, "size": 9, "tensors": {}}}, r"pool\.tensors: .*at least 1 item"),
+        ({"pool": {"object": "a" * 64, "size": 9}}, r"pool\.tensors: Field required"),
     ],
 )
 def test_unlawful_manifest_is_refused_by_field(change, message):

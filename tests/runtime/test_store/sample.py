@@ -1,4 +1,7 @@
-"""Small templates for the store's tests: a different ``number`` gives a different bank, golden frame and threshold."""
+"""Small templates for the store's tests: a different ``number`` gives a different bank, golden frame and threshold.
+
+Templates from number ``POOLED`` on have a pool as well.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import numpy as np
 from runtime.manifest import DetectorIdentity, Reference, Thresholds
 from runtime.store import Store
 from runtime.template import GoldenFrame, Template
+
+POOLED = 50
 
 
 def content(number: int, product: str = "cap", detector: str = "hetmm") -> dict:
@@ -32,6 +37,7 @@ def content(number: int, product: str = "cap", detector: str = "hetmm") -> dict:
         "references": [Reference(name="train/good/000.png", sha256="1" * 64)],
         "statistics": {"frames": 40},
         "parent": None,
+        "pool": {"all": rng.standard_normal((9, 4)).astype(np.float32)} if number >= POOLED else {},
     }
 
 

@@ -24,17 +24,19 @@ def flip(path, at):
 def object_of(store, digest, kind):
     """Return the path of a template's manifest, bank or golden frames."""
     manifest = store.template(digest).manifest
-    named = {"manifest": digest, "bank": manifest.bank.object, "golden": manifest.golden.object}[kind]
+    pool = manifest.pool and manifest.pool.object
+    named = {"manifest": digest, "bank": manifest.bank.object, "golden": manifest.golden.object, "pool": pool}[kind]
     return store._objects.path(named)
 
 
-@pytest.mark.parametrize("kind", ["manifest", "bank", "golden"])
+@pytest.mark.parametrize("kind", ["manifest", "bank", "golden", "pool"])
 @pytest.mark.parametrize(
     "damage", ["first byte", "middle byte", "last byte", "cut", "longer", "empty", "missing", "link"]
 )
-def test_damaged_object_is_found_and_not_activated(store, abc, kind, damage):
+def test_damaged_object_is_found_and_not_activated(store, abc, sample, kind, damage):
     """Whatever happened to an object, verify names it and the template it hits, and what ran stays."""
-    path = object_of(store, abc[1], kind)
+    hit = sample.put(store, 60).digest
+    path = object_of(store, hit, kind)
     size = path.stat().st_size
     path.chmod(0o644)
     if damage.endswith("byte"):
@@ -49,13 +51,14 @@ def test_damaged_object_is_found_and_not_activated(store, abc, kind, damage):
         path.write_bytes({"cut": data[:-1], "longer": data + b"\0", "empty": b""}[damage])
 
     problem = next(each for each in store.verify() if each.path == str(path.relative_to(store.root)))
-    assert problem.templates == (abc[1],)
-    assert store.verify(abc[1]) == [problem]
+    assert problem.templates == (hit,)
+    assert store.verify(hit) == [problem]
+    assert store.verify(hit, pool=False) == ([] if kind == "pool" else [problem])
     assert store.verify(abc[0]) == []
     with pytest.raises(TemplateError, match=re.escape(str(path.name))):
-        store.activate(abc[1], who="test")
+        store.activate(hit, who="test")
     assert store.active("cap", "hetmm").digest == abc[0]
-    assert [entry.action for entry, _ in store.log("cap", "hetmm")] == ["create"] * 3 + ["activate"]
+    assert [entry.action for entry, _ in store.log("cap", "hetmm")] == ["create"] * 3 + ["activate", "create"]
 
 
 def test_shared_object_names_every_template_it_hits(store, abc):

@@ -129,11 +129,14 @@ def test_log_is_synced_before_the_ref_moves(store, abc, steps):
     ]
 
 
-def test_objects_are_synced_before_what_names_them(store, steps, sample):
-    """A new template writes bank, golden frames, manifest, log, listing, each synced before the next."""
-    template = sample.put(store, 1)
+@pytest.mark.parametrize("number", [1, 60])
+def test_objects_are_synced_before_what_names_them(store, steps, sample, number):
+    """A new template writes bank, golden frames, pool if any, manifest, log, listing, each synced before the next."""
+    template = sample.put(store, number)
     manifest = template.manifest
-    names = (manifest.bank.object, manifest.golden.object, template.digest)
+    assert (manifest.pool is not None) is (number >= sample.POOLED)
+    objects = [manifest.bank.object, manifest.golden.object, *([manifest.pool.object] if manifest.pool else [])]
+    names = (*objects, template.digest)
     files = [f"objects/{name[:2]}/{name[2:]}" for name in names]
     placed = [path for call, path in steps if call == "replace" or (call == "write" and path != "tmp/")]
     assert placed == [*files, "log/cap/hetmm.jsonl", f"refs/templates/cap/{template.digest}"]

@@ -89,6 +89,9 @@ def test_writer_killed_at_each_step_leaves_old_or_new(abc, writer, action, tmp_p
     assert len(seen) > 8, "the writer was not killed at a step worth the name"
     assert seen[0] == (b, 3)
     assert seen[-1] == (new, 3 if action in {"activate", "rollback"} else 4)
+    # What is created and imported here has a pool, the third object: its steps were among those killed at.
+    pools = [template.pool()["all"].shape for template in store.templates() if template.manifest.pool]
+    assert pools == ([] if action in {"activate", "rollback"} else [(9, 4)])
 
 
 def test_creation_of_a_store_killed_at_each_step_can_be_repeated(writer, tmp_path):
@@ -112,6 +115,8 @@ def kill_at_random(store, abc, writer, rounds):
         seen.add(assert_whole(store.root, known))
         back = store.rollback("cap", "hetmm", who="test").new
         assert assert_whole(store.root, known) == back
+        # Twice, so that there is a way back even if the next writer dies before its first move.
+        store.activate(abc[1], who="test")
         store.activate(abc[0], who="test")
     assert store.verify() == []
     return seen
