@@ -1,0 +1,251 @@
+"""The ledger's one writer: takes the records of a poll turn in memory and writes them in one transaction.
+
+Rules:
+
+* ``trigger``, ``frame``, ``drop``, ``inspect``, ``keep`` and ``note`` only touch memory; ``commit`` alone touches the
+  disk. A result is sent after the commit that holds it, so that a killed host has sent nothing it does not know.
+* When the disk is full ``commit`` raises ``LedgerFull`` and keeps what it could not write; the next commit writes it,
+  in the same order with the same hashes. Only past ``MOST_UNWRITTEN`` records does ``trigger`` refuse new ones.
+* ``seq`` numbers inspections in the order of publication, from 1, without a gap, over all runs of a station: a
+  subscriber that holds ``seq`` n holds everything up to n. A trigger is known by its record number.
+* One thread uses a ledger, one process writes it (a lock file sees to that); any number of processes read it.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from runtime.inspection import Inspection, Verdict
+from runtime.ledger import lookup
+from runtime.ledger.chain import Head
+from runtime.ledger.checkpointer import Checkpointer
+from runtime.ledger.errors import LedgerError, LedgerFull, told
+from runtime.ledger.journal import Journal
+from runtime.ledger.opening import hold
+from runtime.ledger.records import Earlier, FrameKey, Kept, OpenTrigger, inspection_columns
+from runtime.ledger.schema import SCHEMA_VERSION, signed
+from runtime.ledger.totals import Event
+from runtime.wire import encode_result
+
+#: Seconds between checkpoints: the most a power cut can cost.
+CHECKPOINT_S = 1.0
+#: Records kept in memory while the disk is full: about 20 MB, two minutes of a line at 50 parts a second.
+MOST_UNWRITTEN = 20_000
+
+
+class Ledger:
+    """One station's ledger, open for writing. Raises ``LedgerError`` if another process holds it or it is damaged."""
+
+    def __init__(
+        self,
+        path: Path,
+        station: str,
+        *,
+        run_id: str = "",
+        checkpoint_s: float = CHECKPOINT_S,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        """Open or create the ledger at ``path``; ``clock`` gives UTC nanoseconds."""
+        self.path = path
+        self.station = station
+        self._keys: dict[FrameKey, int] = {}  # frames and answers that are not written yet
+        self._answers: dict[int, tuple[int, bytes]] = {}
+        with ExitStack() as undo:  # what is held already, should the rest fail
+            self._lock = hold(path)
+            undo.callback(os.close, self._lock)
+            self.journal = Journal(path, station, clock)
+            undo.callback(self.journal.connection.close)
+            start = self.journal.start
+            self._open = {each.trigger: each for each in start.open_triggers}
+            if start.fresh:  # the id sets two ledgers of one station apart from their first record on
+                founding = {"station": station, "version": SCHEMA_VERSION, "id": secrets.token_hex(16)}
+                self.journal.note(Event.CREATED, founding)
+            self.journal.note(Event.OPENED, {"run_id": run_id, "clean": start.clean, "open_triggers": len(self._open)})
+            with suppress(LedgerFull):  # the next commit writes it
+                self.journal.commit()
+            self._checkpointer = Checkpointer(path, checkpoint_s)
+            undo.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Write what is left and close; raises ``LedgerFull`` if there is no room for it, but closes all the same."""
+        if self._lock < 0:
+            return
+        self._checkpointer.close()
+        try:
+            self.note(Event.CLOSED, {"open_triggers": len(self._open)})
+            self.commit()
+        finally:
+            self.journal.connection.close()  # the last connection checkpoints and removes the write-ahead log
+            os.close(self._lock)
+            self._lock = -1
+
+    def commit(self) -> None:
+        """Write everything taken since the last commit, whole or not at all.
+
+        Raises ``LedgerFull`` (make room, commit again) or ``LedgerError``; nothing taken is lost by either.
+        """
+        if self._checkpointer.full or self._checkpointer.overdue:
+            # On a full disk what room there is belongs to the checkpoint: a log that grows would take it all, for ever.
+            self._checkpointer.overdue = False
+            self.journal.checkpoint()
+        self.journal.commit()
+        self._keys.clear()
+        self._answers.clear()
+
+    # --- where it stands ----------------------------------------------------------------------------------------
+
+    @property
+    def next_seq(self) -> int:
+        """The ``seq`` the next inspection must carry."""
+        return self.journal.seq + 1
+
+    @property
+    def written(self) -> Head:
+        """The head of the chain as committed: write it down elsewhere and it is a witness for ``check``."""
+        return self.journal.written
+
+    @property
+    def written_seq(self) -> int:
+        """The last ``seq`` committed: up to here results may be sent."""
+        return self.journal.written_seq
+
+    @property
+    def unwritten(self) -> int:
+        """Records that wait in memory for the next commit."""
+        return self.journal.unwritten
+
+    @property
+    def short_of_room(self) -> bool:
+        """Whether the last commit or the last checkpoint found the disk full: make room."""
+        return self.journal.full or self._checkpointer.full
+
+    @property
+    def totals(self) -> Counter[str]:
+        """Counts of everything ever recorded, by the names of ``totals``; a copy."""
+        return Counter(self.journal.totals)
+
+    def open_triggers(self) -> list[OpenTrigger]:
+        """Return the triggers without inspection, oldest first.
+
+        Right after opening these are what a killed host left: the caller answers each NotDecidable.
+        """
+        return list(self._open.values())
+
+    # --- taking records -----------------------------------------------------------------------------------------
+
+    def trigger(
+        self, camera: str, *, received_ns: int, deadline_ns: int, trigger_id: int | None = None, part_id: str = ""
+    ) -> int:
+        """Record a demand for one inspection (UTC nanoseconds) and return its record number.
+
+        Raises ``LedgerFull`` when the disk has been full for ``MOST_UNWRITTEN`` records: refuse it at the door.
+        """
+        if self.journal.full and self.unwritten >= MOST_UNWRITTEN:
+            raise LedgerFull(
+                f"{self.path}: the disk is full and {self.unwritten} records wait in memory; free it to take triggers"
+            )
+        stored_id = None if trigger_id is None else signed(trigger_id)
+        record = self.journal.append("triggers", camera, stored_id, part_id, signed(received_ns), signed(deadline_ns))
+        self._open[record] = OpenTrigger(record, camera, trigger_id, part_id, received_ns, deadline_ns)
+        return record
+
+    def frame(self, key: FrameKey, *, received_ns: int, trigger: int) -> None:
+        """Record the frame of an open trigger. Raises ``LedgerError`` if it has one, or if the frame is known."""
+        waiting = self._open.get(trigger)
+        if waiting is None or waiting.frame is not None or waiting.camera != key.camera:
+            raise LedgerError(f"trigger {trigger}: expected it open and without frame for {key}, found {waiting}")
+        if (earlier := self.find(key)) is not None:
+            raise LedgerError(f"expected a frame not seen before, found {key} under trigger {earlier.trigger}")
+        self.journal.append("frames", *key.columns(), signed(received_ns), trigger, "")
+        self._keys[key] = trigger
+        self._open[trigger] = replace(waiting, frame=key)
+
+    def drop(self, key: FrameKey, *, received_ns: int, reason: str) -> None:
+        """Record a frame that belongs to no open trigger (``duplicate``, ...): it is counted and not inspected."""
+        if not reason:
+            raise LedgerError(f"expected the reason why {key} was dropped, found none")
+        self.journal.append("frames", *key.columns(), signed(received_ns), None, reason)
+
+    def inspect(self, trigger: int, inspection: Inspection) -> list[bytes]:
+        """Record the one answer to an open trigger; return topic and header as sent (see ``wire.encode_result``).
+
+        Raises ``LedgerError`` if the trigger has its answer already, ``inspection.seq`` is not ``next_seq``, or the
+        inspection is of another frame, or decides without one.
+        """
+        waiting = self._open.get(trigger)
+        if waiting is None:
+            raise LedgerError(f"trigger {trigger}: expected it open, found it unknown or answered already")
+        if (inspection.seq, inspection.camera) != (self.next_seq, waiting.camera):
+            raise LedgerError(
+                f"trigger {trigger}: expected seq {self.next_seq} of {waiting.camera}, "
+                f"found {inspection.seq} of {inspection.camera}"
+            )
+        key = FrameKey(inspection.camera, inspection.session, inspection.frame_id)
+        if waiting.frame is None and inspection.verdict is not Verdict.NOT_DECIDABLE:
+            raise LedgerError(f"trigger {trigger}: expected NotDecidable without a frame, found {inspection.verdict!r}")
+        if waiting.frame not in (None, key):
+            raise LedgerError(f"trigger {trigger}: expected the inspection of {waiting.frame}, found that of {key}")
+        parts = encode_result(inspection)
+        self.journal.append(
+            "inspections", *inspection_columns(trigger, waiting.frame is not None, inspection, parts[1])
+        )
+        self.journal.seq = inspection.seq
+        self._answers[trigger] = (inspection.seq, parts[1])
+        del self._open[trigger]
+        return parts
+
+    def keep(self, kept: Kept) -> None:
+        """Record a file of evidence on the disk. Raises ``LedgerError`` for an inspection not recorded, or a second."""
+        if not 0 < kept.seq <= self.journal.seq:
+            raise LedgerError(f"expected evidence of an inspection 1..{self.journal.seq}, found {kept.seq}")
+        known = any(row[1] == kept.seq for row in self.journal.rows["evidence"])
+        if known or lookup.has_evidence(self.journal.connection, kept.seq):
+            raise LedgerError(f"expected one file of evidence for inspection {kept.seq}, found a second")
+        self.journal.append("evidence", kept.seq, int(kept.verdict), kept.size, kept.sha256, self.journal.now_ns())
+
+    def note(self, kind: Event, detail: Mapping[str, Any]) -> int:
+        """Record something else that happened; ``detail`` is a JSON object. Returns its record number."""
+        return self.journal.note(kind, detail)
+
+    # --- looking up ---------------------------------------------------------------------------------------------
+
+    def find(self, key: FrameKey) -> Earlier | None:
+        """Return the trigger this very frame came with before, as long as its records are kept; None if it is new."""
+        trigger = self._keys.get(key)
+        if trigger is None:
+            with told("read", self.path):
+                return self._answered(lookup.trigger_of_frame(self.journal.connection, key))
+        return self._answered(trigger)
+
+    def find_trigger(self, camera: str, trigger_id: int, since_ns: int) -> Earlier | None:
+        """Return the newest trigger of that id received at or after ``since_ns`` (UTC), or None.
+
+        The caller chooses the window: a PLC's counter begins again when it restarts, or overflows.
+        """
+        for row in reversed(self.journal.rows["triggers"]):
+            if row[1:3] == (camera, signed(trigger_id)) and row[4] >= since_ns:
+                return self._answered(row[0])
+        with told("read", self.path):
+            return self._answered(lookup.trigger_of_id(self.journal.connection, camera, trigger_id, since_ns))
+
+    def _answered(self, trigger: int | None) -> Earlier | None:
+        if trigger is None:
+            return None
+        if trigger in self._answers:
+            return Earlier(trigger, *self._answers[trigger])
+        return lookup.answer(self.journal.connection, trigger)

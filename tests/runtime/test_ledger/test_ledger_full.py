@@ -1,0 +1,189 @@
+"""A full disk: told by one exception, nothing lost, nothing torn, and work goes on once there is room."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from runtime.inspection import Verdict
+from runtime.ledger import (
+    EvidencePolicy,
+    Ledger,
+    LedgerFull,
+    Reader,
+    Retention,
+    check,
+    evidence,
+    make_room,
+    prune,
+    retire,
+)
+from runtime.ledger import writer as writer_module
+
+FULL = Path(__file__).parent / "full.py"
+
+
+def fill(line):
+    """Forbid the ledger's file to grow, and record parts until it cannot; return how many went in before."""
+    connection = line.ledger.journal.connection
+    pages = connection.execute("PRAGMA page_count").fetchone()[0]
+    connection.execute(f"PRAGMA max_page_count = {pages + 8}")
+    for number in range(10_000):
+        try:
+            line.parts(1)
+        except LedgerFull:
+            return number
+    raise AssertionError
+
+
+def free(line):
+    """Let the ledger's file grow again."""
+    line.ledger.journal.connection.execute("PRAGMA max_page_count = 1000000")
+
+
+def test_a_full_disk_is_told_and_costs_nothing(line, path):
+    """The commit that finds no room says so and keeps its records; with room the next one writes them all, in order."""
+    went_in = fill(line)
+    assert went_in > 3
+    assert line.ledger.short_of_room
+    assert check(path, now_ns=0) == [], "what was committed before is whole"
+    for _ in range(5):
+        with pytest.raises(LedgerFull, match="full"):
+            line.parts(1)
+    assert (line.ledger.written_seq, line.ledger.next_seq) == (went_in, went_in + 7)
+    duplicate = next(iter(line.ledger._keys))
+    assert line.ledger.find(duplicate).seq == went_in + 1, "what waits in memory is known all the same"
+    free(line)
+    line.ledger.commit()
+    assert not line.ledger.short_of_room
+    assert (line.ledger.written_seq, line.ledger.unwritten) == (went_in + 6, 0)
+    assert check(path, now_ns=0) == []
+    with Reader(path) as reader:
+        assert [each.seq for each in reader.inspections()] == list(range(1, went_in + 7))
+        assert [each.header for each in reader.inspections()] == list(line.headers.values())
+        assert len(list(reader.events(kind="disk_full"))) == 1, "the fact is recorded, once"
+
+
+def test_a_disk_full_for_long_is_refused_at_the_door(line, path, monkeypatch):
+    """Past the limit of records in memory no trigger is taken; those taken are still answered, and room ends it."""
+    monkeypatch.setattr(writer_module, "MOST_UNWRITTEN", 20)
+    trigger, key = line.arrive()
+    fill(line)
+    with pytest.raises(LedgerFull, match="free it"):  # noqa: PT012 -- which of them is the first to be refused is not the point
+        for _ in range(30):
+            line.answer(*line.arrive())
+    line.answer(trigger, key)
+    free(line)
+    line.ledger.commit()
+    line.parts(1)
+    assert check(path, now_ns=10**30) == []
+
+
+def test_the_oldest_evidence_makes_room(line, path, folder):
+    """Making room removes the oldest evidence first, no more than asked, records it, and commits what waited."""
+    for seq in line.parts(6):
+        line.ledger.keep(evidence.write(folder, seq, Verdict.NOT_OK, {"frame": bytes(1000)}))
+    line.ledger.commit()
+    fill(line)
+    with pytest.raises(LedgerFull):
+        make_room(line.ledger, folder, 1500)
+    assert sorted(evidence.listed(folder)) == [3, 4, 5, 6], "two files of a thousand bytes"
+    free(line)
+    assert 1000 < make_room(line.ledger, folder, 500) < 1200
+    assert sorted(evidence.listed(folder)) == [4, 5, 6]
+    assert make_room(line.ledger, folder, 10**9) > 3000
+    assert make_room(line.ledger, folder, 10**9) == 0
+    line.parts(1)
+    assert check(path, folder=folder, now_ns=0) == []
+    with Reader(path) as reader:
+        removed = [(each.detail["reason"], each.detail["seqs"]) for each in reader.events(kind="evidence_removed")]
+    assert removed == [("disk_full", [1, 2]), ("disk_full", [3]), ("disk_full", [4, 5, 6])]
+
+
+def test_removing_records_makes_room_inside_the_file(line, path, folder, clock):
+    """Removing old records lets a file that may not grow take new ones."""
+    line.parts(50)
+    clock.pass_s(1000)
+    prune(line.ledger, folder, Retention(most_ns=500 * 10**9), clock())
+    connection = line.ledger.journal.connection
+    pages = connection.execute("PRAGMA page_count").fetchone()[0]
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+    line.parts(25)
+    assert check(path, now_ns=0) == []
+
+
+def test_keeping_house_on_a_full_disk_is_safe(line, path, folder, clock):
+    """Retention that finds no room says so; repeated with room it finishes, and nothing is recorded twice."""
+    for seq in line.parts(6):
+        line.ledger.keep(evidence.write(folder, seq, Verdict.OK, {"frame": bytes(1000)}))
+    line.ledger.commit()
+    fill(line)
+    clock.pass_s(10**6)
+    for work in (
+        lambda: prune(line.ledger, folder, Retention(most_ns=0), clock()),
+        lambda: retire(line.ledger, folder, EvidencePolicy(ok_ns=0), clock()),
+    ):
+        with pytest.raises(LedgerFull):
+            work()
+    free(line)
+    assert retire(line.ledger, folder, EvidencePolicy(ok_ns=0), clock()) == 6
+    assert prune(line.ledger, folder, Retention(most_ns=0), clock()) > 20
+    assert check(path, folder=folder, now_ns=0) == []
+
+
+def test_room_belongs_to_the_checkpoint_first(line, path, monkeypatch):
+    """While the log finds no room in the file nothing is added to it: a log that grew would take the room for ever."""
+    line.parts(1)
+    log = path.with_name(path.name + "-wal")
+    size = log.stat().st_size
+    line.ledger._checkpointer.close()
+    line.ledger._checkpointer.full = True
+
+    def refuse():
+        raise LedgerFull
+
+    with monkeypatch.context() as patch:
+        patch.setattr(line.ledger.journal, "checkpoint", refuse)
+        for _ in range(5):
+            with pytest.raises(LedgerFull):
+                line.parts(1)
+    assert (log.stat().st_size, line.ledger.written_seq) == (size, 1)
+    line.parts(1)
+    assert line.ledger.written_seq == 7
+    assert check(path, now_ns=0) == []
+
+
+def test_closing_on_a_full_disk_says_so(line, path, simulator, clock):
+    """A station that stops on a full disk is told that it could not write all; the ledger opens again, whole."""
+    went_in = fill(line)
+    with pytest.raises(LedgerFull):
+        line.ledger.close()
+    with Ledger(path, simulator.STATION, clock=clock) as ledger:
+        assert ledger.next_seq == went_in + 1
+    assert check(path, now_ns=0) == []
+
+
+def may_mount():
+    """Tell whether this user may mount a file system of its own."""
+    command = ["unshare", "--user", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"]
+    return (
+        shutil.which("unshare") is not None and not subprocess.run(command, capture_output=True, check=False).returncode
+    )
+
+
+@pytest.mark.system
+@pytest.mark.skipif(not may_mount(), reason="needs a user namespace with mounts of its own (unshare --user --mount)")
+def test_a_disk_that_is_really_full(tmp_path):
+    """On a full file system evidence makes room, and in the end every record is there."""
+    (tmp_path / "disk").mkdir()
+    script = f"mount -t tmpfs -o size=12m none {tmp_path}/disk && {sys.executable} {FULL} {tmp_path}/disk"
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    *_, room, problems = done.stdout.split()
+    assert int(room) > 0
+    assert problems == "0"
