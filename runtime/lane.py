@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +58,14 @@ class Lane:
         self.counts: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
         self._map_encoding = station.publish.map
+        height, width = template.manifest.map_shape
+        self._map_raw_bytes = height * width * 2
+        self._map_expected: dict[str, Any] = {
+            "encoding": self._map_encoding,
+            "dtype": _MAP_DTYPE[self._map_encoding],
+            "height": height,
+            "width": width,
+        }
         room = answer_bytes(template.manifest.map_shape, preview=station.publish.preview)
         self._slots = Slots.create(self.pipeline.slot_count, station.max_frame_bytes, room)
         setup = {
@@ -112,8 +121,7 @@ class Lane:
         if overdue:
             answers += self._bury(now_ns, overdue)
         self.worker.start_if_due(now_ns)
-        if self.worker.state is WorkerState.READY:
-            self._dispatch(now_ns)
+        self.dispatch(now_ns)
         return answers
 
     def next_due_ns(self) -> int | None:
@@ -121,17 +129,18 @@ class Lane:
         due = [self.pipeline.next_deadline_ns(), self.worker.next_due_ns(self.pipeline.busy_since_ns)]
         return min((time for time in due if time is not None), default=None)
 
-    def read_worker(self, now_ns: int) -> list[Answer]:
-        """Take every record the worker has sent; a worker that is gone or out of step is buried."""
-        answers: list[Answer] = []
+    def read_worker(self, now_ns: int) -> Iterator[Answer]:
+        """Take every record the worker has sent; a worker that is gone or out of step is buried.
+
+        An answer is out before the next record is looked for: whoever publishes it need not wait for that.
+        """
         try:
             while self.worker.link is not None and (record := self.worker.link.receive()) is not None:
-                answers += self._handle(record, now_ns)
+                yield from self._handle(record, now_ns)
         except EOFError:
-            answers += self._bury(now_ns, "died")
+            yield from self._bury(now_ns, "died")
         except (StationError, ValueError, KeyError, TypeError) as error:
-            answers += self._bury(now_ns, f"sent a record out of step: {error}")
-        return answers
+            yield from self._bury(now_ns, f"sent a record out of step: {error}")
 
     def stop(self, now_ns: int) -> list[Answer]:
         """Stop the worker; whatever has not left yet leaves undecided."""
@@ -157,15 +166,16 @@ class Lane:
             "errors": dict(self.errors),
         }
 
-    def _dispatch(self, now_ns: int) -> None:
-        while (ticket := self.pipeline.dispatch(now_ns)) is not None:
+    def dispatch(self, now_ns: int) -> None:
+        """Send the worker the frames it can take now."""
+        while self.worker.state is WorkerState.READY and (ticket := self.pipeline.dispatch(now_ns)) is not None:
             header = ticket.header
             record = {
                 "op": "inspect",
                 "ticket": ticket.number,
                 "slot": ticket.slot,
                 "shape": header.shape,
-                "format": header.pixel_format.value,
+                "format": header.pixel_format,
             }
             try:
                 self.worker.send(record)
@@ -203,7 +213,7 @@ class Lane:
             return self._undecided(ticket, ErrorWord.THRESHOLD_MISSING, detail, now_ns)
         map_bytes, preview_bytes = _count_in(record, "map_bytes"), _count_in(record, "preview_bytes")
         info = self._map_info(record, map_bytes)
-        payload = bytes(self._slots.answer(ticket.slot, map_bytes + preview_bytes))
+        room = self._slots.answer(ticket.slot, map_bytes + preview_bytes)
         answer = Answer(
             ticket.header,
             ticket.number,
@@ -214,8 +224,8 @@ class Lane:
             queue_us=max(0, dispatched_ns - ticket.admitted_ns) // 1000,
             detect_us=_count_in(record, "detect_us"),
             map=info,
-            map_payload=payload[:map_bytes],
-            preview=payload[map_bytes:],
+            map_payload=bytes(room[:map_bytes]),
+            preview=bytes(room[map_bytes:]),
         )
         return self._count(answer)
 
@@ -223,24 +233,15 @@ class Lane:
         """Return the description of the answer's map; ``ValueError`` unless it is the map the station file asks for."""
         if self._map_encoding == "none" and not size:
             return None
-        found = MapInfo(**record["map"])
-        height, width = self.template.manifest.map_shape
-        values = (found.scale, found.offset)
-        if not all(type(value) is float and math.isfinite(value) for value in values):
-            raise ValueError(f"expected a finite scale and offset, found {values}")
-        expected = MapInfo(
-            encoding=self._map_encoding,
-            dtype=_MAP_DTYPE[self._map_encoding],
-            height=height,
-            width=width,
-            scale=found.scale,
-            offset=found.offset,
-        )
+        found = {"scale": 1.0, "offset": 0.0, **record["map"]}
+        expected = self._map_expected | {"scale": found["scale"], "offset": found["offset"]}
         if found != expected:
             raise ValueError(f"expected {expected}, found {found}")
-        if size != height * width * 2 and (expected.encoding == "raw" or not size):
-            raise ValueError(f"expected the bytes of a map of {height} x {width}, found {size}")
-        return expected  # built here: whatever else a number of the record's may be, these are integers
+        if not all(type(value) is float and math.isfinite(value) for value in (found["scale"], found["offset"])):
+            raise ValueError(f"expected a finite scale and offset, found {found}")
+        if size != self._map_raw_bytes and (self._map_encoding == "raw" or not size):
+            raise ValueError(f"expected the bytes of a map of {self._map_raw_bytes} bytes, found {size}")
+        return MapInfo(**expected)  # not ``found``: whatever else its numbers may be, these are integers
 
     def _undecided(self, ticket: Ticket, word: ErrorWord, detail: str, now_ns: int) -> Answer:
         return self._count(

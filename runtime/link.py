@@ -16,6 +16,8 @@ from runtime.errors import StationError
 
 #: A record is a few hundred bytes; error details are cut to fit.
 MAX_RECORD_BYTES = 64 * 1024
+#: Longest error text in a record.
+MAX_DETAIL_CHARACTERS = 300
 
 
 class Link:
@@ -23,6 +25,7 @@ class Link:
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
+        self._packet = bytearray(MAX_RECORD_BYTES)  # one for all: a fresh one per record is touched for the first time
 
     @classmethod
     def pair(cls) -> tuple[Link, socket.socket]:
@@ -53,15 +56,15 @@ class Link:
         Raises ``EOFError`` when the other side is gone, ``StationError`` for a packet that is not a record.
         """
         try:
-            packet = self._socket.recv(MAX_RECORD_BYTES)
+            size = self._socket.recv_into(self._packet)
         except BlockingIOError:
             return None
         except ConnectionError as error:
             raise EOFError(str(error)) from error
-        if not packet:
+        if not size:
             raise EOFError("the other end closed")
         try:
-            record = msgpack.unpackb(packet)
+            record = msgpack.unpackb(self._packet[:size])
         except (ValueError, msgpack.exceptions.UnpackException) as error:
             raise StationError(f"a worker sent a damaged record: {error}") from error
         if not isinstance(record, dict):
@@ -72,3 +75,10 @@ class Link:
         """Close this end; the other side sees end-of-file."""
         with contextlib.suppress(OSError):
             self._socket.close()
+
+
+def one_line(error: BaseException) -> str:
+    """Return an exception's type and text on one line, as much as a record takes."""
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    # A file name in the text may hold what UTF-8, and so the link, cannot carry.
+    return text.encode("utf-8", "replace").decode()[:MAX_DETAIL_CHARACTERS]

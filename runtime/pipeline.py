@@ -48,7 +48,7 @@ class Pipeline:
         #: Slots needed: one for every frame that can wait or be with the worker.
         self.slot_count = queue_limit + MAX_IN_FLIGHT
         self.late_answers = 0
-        self._free = deque(range(self.slot_count))
+        self._free = deque(range(self.slot_count))  # the one freed last is taken first: its memory is still cached
         self._queue: deque[Ticket] = deque()
         self._in_flight: deque[Ticket] = deque()  # in the order sent
         self._expired_in_flight: set[int] = set()
@@ -99,7 +99,7 @@ class Pipeline:
             held = [ticket.number for ticket in self._in_flight]
             raise ValueError(f"expected an answer to the first of {held}, found one to {number}")
         ticket = self._in_flight.popleft()
-        self._free.append(ticket.slot)
+        self._free.appendleft(ticket.slot)
         if self._in_flight:
             self._in_flight[0].dispatched_ns = now_ns
         if number in self._expired_in_flight:
@@ -117,7 +117,7 @@ class Pipeline:
                 overdue.append((ticket, True))
         while self._queue and self._queue[0].deadline_ns <= now_ns:
             ticket = self._queue.popleft()
-            self._free.append(ticket.slot)
+            self._free.appendleft(ticket.slot)
             overdue.append((ticket, False))
         return overdue
 
@@ -134,10 +134,10 @@ class Pipeline:
             return None
         victim, *untouched = self._in_flight
         self._in_flight.clear()
-        self._free.append(victim.slot)
+        self._free.appendleft(victim.slot)
         for ticket in reversed(untouched):
             if ticket.number in self._expired_in_flight:
-                self._free.append(ticket.slot)
+                self._free.appendleft(ticket.slot)
             else:
                 ticket.dispatched_ns = 0  # it waits again: its time in the queue is not over
                 self._queue.appendleft(ticket)

@@ -13,6 +13,7 @@ import zmq
 from runtime.errors import StationError
 from runtime.header import MAX_PAYLOAD_BYTES
 from runtime.inspection import Inspection
+from runtime.receiver import BoundedReceiver
 from runtime.shell import signals_held_back
 from runtime.wire import RESULT_TOPIC_PREFIX, decode_result
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Results libzmq may hold for a subscriber that is busy drawing.
 RECEIVE_HIGH_WATER = 1000
+#: Most parts of a result: topic, header, map, preview.
+RESULT_PARTS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ class Subscriber:
         prefix = RESULT_TOPIC_PREFIX + (f"{station}." if station else "").encode()
         self._socket.setsockopt(zmq.SUBSCRIBE, prefix + camera.encode() if station else prefix)
         self._socket.connect(address)
+        self._messages = BoundedReceiver(self._socket, RESULT_PARTS)
 
     def __enter__(self) -> Self:
         return self
@@ -70,7 +74,10 @@ class Subscriber:
         """
         give_up = None if timeout_ms < 0 else time.monotonic() + timeout_ms / 1000
         while self._socket.poll(-1 if give_up is None else max(0, round((give_up - time.monotonic()) * 1000))):
-            inspection, map_payload, preview = decode_result(self._socket.recv_multipart())
+            parts = self._messages.receive()
+            if parts is None:  # what is left of a message of too many parts
+                continue
+            inspection, map_payload, preview = decode_result([part.buffer for part in parts])
             # A topic filter is a prefix: camera "top" also lets "top2" through, which must not reset the clock.
             if (self._camera or inspection.camera) == inspection.camera:
                 return Received(inspection, _bytes(map_payload), _bytes(preview))

@@ -13,8 +13,9 @@ Rules:
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from runtime.errors import WireError
@@ -24,20 +25,17 @@ from runtime.header import (
     MAX_PART_ID_BYTES,
     MAX_PAYLOAD_BYTES,
     MAX_SIDE_PX,
-    U64,
     Buffer,
+    boolean,
+    choice,
     clip_text,
+    integer,
     open_header,
-    read_boolean,
-    read_choice,
-    read_integer,
-    read_name,
-    read_optional_float,
-    read_optional_integer,
-    read_optional_text,
-    read_text,
-    read_u64,
+    optional_number,
+    read_fields,
     seal,
+    text,
+    topic_name,
 )
 from runtime.inspection import ErrorWord, Inspection, MapInfo, Verdict
 
@@ -98,9 +96,9 @@ def encode_frame(header: FrameHeader) -> list[bytes]:
         "frame_id": header.frame_id,
         "height": header.height,
         "width": header.width,
-        "pixel_format": header.pixel_format.value,
+        "pixel_format": header.pixel_format,
         "acquired_ns": header.acquired_ns,
-        "clock": header.clock.value,
+        "clock": header.clock,
         "trigger_id": header.trigger_id,
         "part_id": header.part_id,
         "source": header.source,
@@ -119,8 +117,8 @@ def encode_receipt(receipt: Receipt) -> list[bytes]:
         "accepted": receipt.accepted,
         "reason": receipt.reason,
         "seq": receipt.seq,
-        "verdict": int(receipt.verdict),
-        "error": receipt.error.value,
+        "verdict": receipt.verdict,
+        "error": receipt.error,
     }
     return [RECEIPT_TOPIC, seal(RECEIPT_SCHEMA, fields)]
 
@@ -130,12 +128,10 @@ def encode_result(inspection: Inspection) -> list[bytes]:
 
     ``error_detail`` is cut to what the field holds: an exception's text must not cost the inspection it explains.
     """
-    fields: dict[str, Any] = {name: getattr(inspection, name) for name in _RESULT_FIELDS}
+    fields = dict(zip(_RESULT_NAMES, _result_values(inspection), strict=True))
     fields["error_detail"] = clip_text(inspection.error_detail)
-    fields["verdict"] = int(inspection.verdict)
-    fields["error"] = inspection.error.value
     fields["error_code"] = inspection.error.code
-    fields["map"] = None if inspection.map is None else {name: getattr(inspection.map, name) for name in _MAP_FIELDS}
+    fields["map"] = None if inspection.map is None else dict(zip(_MAP_NAMES, _map_values(inspection.map), strict=True))
     return [result_topic(inspection.station, inspection.camera), seal(RESULT_SCHEMA, fields)]
 
 
@@ -147,34 +143,18 @@ def decode_frame(
 ) -> tuple[FrameHeader, memoryview]:
     """Return header and pixels (a view, not a copy) of a frame message; raises ``WireError`` only."""
     _expect_parts(parts, 3, 3)
-    if bytes(parts[0][: len(FRAME_TOPIC) + 1]) != FRAME_TOPIC:
+    if parts[0] != FRAME_TOPIC:
         raise WireError("topic", f"expected {FRAME_TOPIC!r}, found {bytes(parts[0][:32])!r}")
     fields = open_header(parts[1], FRAME_SCHEMA)
-    header = FrameHeader(
-        camera=read_name(fields, "camera"),
-        session=read_integer(fields, "session", 0, U64),
-        frame_id=read_integer(fields, "frame_id", 0, U64),
-        height=read_integer(fields, "height", 1, MAX_SIDE_PX),
-        width=read_integer(fields, "width", 1, MAX_SIDE_PX),
-        pixel_format=PixelFormat(read_choice(fields, "pixel_format", PixelFormat)),
-        acquired_ns=read_integer(fields, "acquired_ns", 0, U64),
-        clock=Clock(read_choice(fields, "clock", Clock, default=Clock.HOST.value)),
-        trigger_id=read_optional_integer(fields, "trigger_id", U64),
-        part_id=read_text(fields, "part_id", MAX_PART_ID_BYTES, default=""),
-        source=read_text(fields, "source", default=""),
-        simulated=read_boolean(fields, "simulated", default=False),
-        payload_crc32=read_optional_integer(fields, "payload_crc32", 2**32 - 1),
-    )
-    if header.payload_bytes > max_payload_bytes:
+    header = FrameHeader(**read_fields(fields, _FRAME_FIELDS))
+    announced = header.payload_bytes
+    if announced > max_payload_bytes:
         raise WireError(
-            "frame_size",
-            f"expected at most {max_payload_bytes} bytes of pixels, the header announces {header.payload_bytes}",
+            "frame_size", f"expected at most {max_payload_bytes} bytes of pixels, the header announces {announced}"
         )
     pixels = memoryview(parts[2])
-    if pixels.nbytes != header.payload_bytes:
-        raise WireError(
-            "payload_size", f"expected {header.payload_bytes} bytes for {header.shape}, found {pixels.nbytes}"
-        )
+    if pixels.nbytes != announced:
+        raise WireError("payload_size", f"expected {announced} bytes for {header.shape}, found {pixels.nbytes}")
     if header.payload_crc32 is not None and zlib.crc32(pixels) != header.payload_crc32:
         raise WireError(
             "payload_crc", f"expected CRC-32 {header.payload_crc32:#010x}, found {zlib.crc32(pixels):#010x}"
@@ -185,20 +165,11 @@ def decode_frame(
 def decode_receipt(parts: Sequence[Buffer]) -> Receipt:
     """Return the receipt in a message of two parts; raises ``WireError`` only."""
     _expect_parts(parts, 2, 2)
-    if bytes(parts[0][: len(RECEIPT_TOPIC) + 1]) != RECEIPT_TOPIC:
+    if parts[0] != RECEIPT_TOPIC:
         raise WireError("topic", f"expected {RECEIPT_TOPIC!r}, found {bytes(parts[0][:32])!r}")
-    fields = open_header(parts[1], RECEIPT_SCHEMA)
+    values = read_fields(open_header(parts[1], RECEIPT_SCHEMA), _RECEIPT_FIELDS)
     try:
-        return Receipt(
-            camera=read_text(fields, "camera", MAX_NAME_BYTES),
-            session=read_u64(fields, "session"),
-            frame_id=read_u64(fields, "frame_id"),
-            accepted=read_boolean(fields, "accepted"),
-            reason=read_text(fields, "reason"),
-            seq=read_u64(fields, "seq"),
-            verdict=Verdict(read_integer(fields, "verdict", 0, 3)),
-            error=ErrorWord(read_choice(fields, "error", ErrorWord)),
-        )
+        return Receipt(**values)
     except ValueError as error:
         raise WireError("field", str(error)) from error
 
@@ -210,7 +181,7 @@ def decode_result(parts: Sequence[Buffer]) -> tuple[Inspection, memoryview | Non
         raise WireError("topic", f"expected a topic under {RESULT_TOPIC_PREFIX!r}, found {bytes(parts[0][:32])!r}")
     inspection = _inspection(open_header(parts[1], RESULT_SCHEMA))
     topic = result_topic(inspection.station, inspection.camera)
-    if bytes(parts[0][: len(topic) + 1]) != topic:
+    if parts[0] != topic:
         raise WireError("topic", f"expected {topic!r} as the header says, found {bytes(parts[0][:160])!r}")
     payloads = [memoryview(part) for part in parts[2:]]
     expected = (inspection.map is not None) + (inspection.preview is not None)
@@ -223,15 +194,12 @@ def decode_result(parts: Sequence[Buffer]) -> tuple[Inspection, memoryview | Non
 
 
 def _inspection(fields: Mapping[str, Any]) -> Inspection:
-    values = {name: read(fields, name) for name, read in _RESULT_FIELDS.items()}
-    error = ErrorWord(read_choice(fields, "error", ErrorWord))
-    code = read_u64(fields, "error_code")
+    values = read_fields(fields, _RESULT_FIELDS)
+    error, code = values["error"], values.pop("error_code")
     if code != error.code:
         raise WireError("field", f"error_code: expected {error.code} for {error}, found {code}")
     try:
-        return Inspection(
-            **values, verdict=Verdict(read_integer(fields, "verdict", 1, 3)), error=error, map=_map_info(fields)
-        )
+        return Inspection(**values, map=_map_info(fields))
     except ValueError as refusal:
         raise WireError("field", str(refusal)) from refusal
 
@@ -259,59 +227,87 @@ def _map_info(fields: Mapping[str, Any]) -> MapInfo | None:
         return None
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise WireError("field", f"map: expected a map of fields, found {type(value).__name__}")
-    encoding, dtype = read_text(value, "encoding"), read_text(value, "dtype")
+    found = read_fields(value, _MAP_FIELDS)
+    encoding, dtype = found["encoding"], found["dtype"]
     if (encoding, dtype) not in {("raw", "float16"), ("png16", "uint16")}:
         raise WireError("field", f"map: expected raw float16 or png16 uint16, found {encoding[:20]} {dtype[:20]}")
-    scale, offset = read_optional_float(value, "scale"), read_optional_float(value, "offset")
-    return MapInfo(
-        encoding=encoding,
-        dtype=dtype,
-        height=read_integer(value, "height", 1, MAX_SIDE_PX),
-        width=read_integer(value, "width", 1, MAX_SIDE_PX),
-        scale=1.0 if scale is None else scale,
-        offset=0.0 if offset is None else offset,
-    )
+    return MapInfo(**{name: each for name, each in found.items() if each is not None})
 
-
-_MAP_FIELDS = ("encoding", "dtype", "height", "width", "scale", "offset")
 
 #: A PNG file begins with its signature and the IHDR chunk: width, height, bit depth, colour type (PNG, section 11.2.2).
 _PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR"
 _PNG_GREY_16 = b"\x10\x00"
 
+# --- fields, in wire order ----------------------------------------------------------------------------------------
 
-def _read_frame_side(fields: Mapping[str, Any], name: str) -> int:
-    return read_integer(fields, name, 0, MAX_SIDE_PX)
-
-
-#: Fields of a result header that map one to one onto ``Inspection``, with the function that reads each; in wire order.
-_RESULT_FIELDS: dict[str, Callable[[Mapping[str, Any], str], Any]] = {
-    "result_id": read_text,
-    "seq": read_u64,
-    "station": read_name,
-    "camera": read_name,
-    "session": read_u64,
-    "frame_id": read_u64,
-    "error_detail": read_text,
-    "score": read_optional_float,
-    "threshold": read_optional_float,
-    "pixel_threshold": read_optional_float,
-    "product": read_text,
-    "detector": read_text,
-    "detector_version": read_text,
-    "template": read_text,
-    "frame_height": _read_frame_side,
-    "frame_width": _read_frame_side,
-    "acquired_ns": read_u64,
-    "received_ns": read_u64,
-    "published_ns": read_u64,
-    "queue_us": read_u64,
-    "detect_us": read_u64,
-    "latency_us": read_u64,
-    "trigger_id": read_optional_integer,
-    "part_id": read_text,
-    "source": read_text,
-    "simulated": read_boolean,
-    "historical": read_boolean,
-    "preview": read_optional_text,
-}
+_VERDICT_NUMBERS = {int(each): each for each in Verdict}
+_ERROR_WORDS = {each.value: each for each in ErrorWord}
+_FRAME_FIELDS = (
+    topic_name("camera"),
+    integer("session"),
+    integer("frame_id"),
+    integer("height", 1, MAX_SIDE_PX),
+    integer("width", 1, MAX_SIDE_PX),
+    choice("pixel_format", {each.value: each for each in PixelFormat}),
+    integer("acquired_ns"),
+    choice("clock", {each.value: each for each in Clock}, default=Clock.HOST.value),
+    integer("trigger_id", default=None),
+    text("part_id", MAX_PART_ID_BYTES, default=""),
+    text("source", default=""),
+    boolean("simulated", default=False),
+    integer("payload_crc32", most=2**32 - 1, default=None),
+)
+_RECEIPT_FIELDS = (
+    text("camera", MAX_NAME_BYTES),
+    integer("session"),
+    integer("frame_id"),
+    boolean("accepted"),
+    text("reason"),
+    integer("seq"),
+    choice("verdict", _VERDICT_NUMBERS),
+    choice("error", _ERROR_WORDS),
+)
+_MAP_FIELDS = (
+    text("encoding"),
+    text("dtype"),
+    integer("height", 1, MAX_SIDE_PX),
+    integer("width", 1, MAX_SIDE_PX),
+    optional_number("scale"),
+    optional_number("offset"),
+)
+_RESULT_FIELDS = (
+    text("result_id"),
+    integer("seq"),
+    topic_name("station"),
+    topic_name("camera"),
+    integer("session"),
+    integer("frame_id"),
+    text("error_detail"),
+    optional_number("score"),
+    optional_number("threshold"),
+    optional_number("pixel_threshold"),
+    text("product"),
+    text("detector"),
+    text("detector_version"),
+    text("template"),
+    integer("frame_height", 0, MAX_SIDE_PX),
+    integer("frame_width", 0, MAX_SIDE_PX),
+    integer("acquired_ns"),
+    integer("received_ns"),
+    integer("published_ns"),
+    integer("queue_us"),
+    integer("detect_us"),
+    integer("latency_us"),
+    integer("trigger_id", default=None),
+    text("part_id"),
+    text("source"),
+    boolean("simulated"),
+    boolean("historical"),
+    text("preview", default=None),
+    choice("verdict", _VERDICT_NUMBERS),
+    choice("error", _ERROR_WORDS),
+    integer("error_code"),
+)
+_RESULT_NAMES = [field.name for field in _RESULT_FIELDS if field.name != "error_code"]  # which is the word's
+_MAP_NAMES = [field.name for field in _MAP_FIELDS]
+_result_values, _map_values = attrgetter(*_RESULT_NAMES), attrgetter(*_MAP_NAMES)

@@ -39,25 +39,26 @@ class Nothing(Detector):
         import numpy as np
 
         del references, settings, context
-        return TemplateContent({}, {"zero": np.zeros(1, np.float32)}, 1, 1, (MAP_SIDE, MAP_SIDE))
+        zeros = {"map": np.zeros((1, MAP_SIDE, MAP_SIDE), np.float32), "score": np.zeros(1, np.float32)}
+        return TemplateContent({}, zeros, 1, 1, (MAP_SIDE, MAP_SIDE))
 
     def graph(self, content: TemplateContent, frame_shape: tuple[int, int, int]) -> nn.Module:
-        """Return a module that ignores the frame's pixels."""
+        """Return a module that ignores the frame and answers with copies of its bank."""
         import torch
 
         class Zeros(torch.nn.Module):
-            def forward(self, frames: Tensor, zero: Tensor) -> tuple[Tensor, Tensor]:
-                batch = frames.shape[0]
-                return zero.expand(batch, MAP_SIDE, MAP_SIDE).clone(), zero.expand(batch).clone()
+            def forward(self, frames: Tensor, zero_map: Tensor, zero_score: Tensor) -> tuple[Tensor, Tensor]:
+                del frames
+                return zero_map.clone(), zero_score.clone()
 
         del content, frame_shape
         return Zeros()
 
     def bank(self, content: TemplateContent) -> Mapping[str, Tensor]:
-        """Return the one zero it needs."""
+        """Return the zeros it answers with."""
         import torch
 
-        return {"zero": torch.from_numpy(content.tensors["zero"])}
+        return {name: torch.from_numpy(content.tensors[name]) for name in ("map", "score")}
 
 
 @hookimpl

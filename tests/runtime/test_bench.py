@@ -1,5 +1,7 @@
 """The benchmark's own arithmetic: blocks in turns, percentiles and ratios of what was measured."""
 
+import time
+
 import pytest
 
 from runtime.bench import BLOCK, WINDOW, _case, _Echo
@@ -44,6 +46,30 @@ def test_a_case_measures_both_sides_in_turns():
     (message,) = sides["host"].messages
     header, pixels = decode_frame([memoryview(part) for part in message])
     assert (header.camera, header.shape, len(pixels)) == ("bench", (3, 5, 3), 45)
+
+
+def test_what_follows_an_answer_is_taken_but_not_timed():
+    """Receipts are read after the clock has stopped, as many as frames were sent."""
+    rested = []
+
+    class Slow(_Echo):
+        def __init__(self):
+            pass
+
+        def _send(self, _message):
+            pass
+
+        def _receive(self):
+            pass
+
+        def _rest(self, count):
+            rested.append(count)
+            time.sleep(0.05)
+
+    echo = Slow()
+    assert echo.one([]) < 50_000
+    assert echo.many([], 9) < 0.05
+    assert rested == [1, 9]
 
 
 @pytest.mark.parametrize("count", [1, WINDOW, 3 * WINDOW])

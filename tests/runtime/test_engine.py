@@ -104,6 +104,17 @@ def test_the_graph_sees_the_frame_itself():
     assert seen == [(8, 12, 3), (1, 8, 12, 3), torch.uint8, picture.ctypes.data]
 
 
+def test_the_graph_runs_in_inference_mode_whoever_entered_it():
+    """No gradients are kept on the line: the engine enters inference mode itself, unless its caller has."""
+    modes = []
+    made = engine(lambda m, s: modes.append(torch.is_inference_mode_enabled()) or (m, s))
+    made.infer(image())
+    assert not torch.is_inference_mode_enabled()
+    with torch.inference_mode():
+        made.infer(image())
+    assert modes == [True, True]
+
+
 class _Watch(Distance):
     """Notes what comes in."""
 

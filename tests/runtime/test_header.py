@@ -1,4 +1,4 @@
-"""Header parts: hostile bytes are refused with a word, cheaply, and every field reader tells types apart."""
+"""Header parts: hostile bytes are refused with a word, cheaply, and every kind of field tells types apart."""
 
 from __future__ import annotations
 
@@ -18,19 +18,18 @@ from runtime.header import (
     REFUSALS,
     U64,
     VERSION,
+    Field,
+    boolean,
+    choice,
     clip_text,
+    integer,
     is_name,
     open_header,
-    read_boolean,
-    read_choice,
-    read_integer,
-    read_name,
-    read_optional_float,
-    read_optional_integer,
-    read_optional_text,
-    read_text,
-    read_u64,
+    optional_number,
+    read_fields,
     seal,
+    text,
+    topic_name,
 )
 
 
@@ -123,7 +122,7 @@ def test_deep_nesting_in_an_unknown_field_is_ignored(depth):
         nested = [nested]
     fields = open_header(seal("edgead.test", {"a": nested}), "edgead.test")
     with pytest.raises(WireError, match="found list"):
-        read_u64(fields, "a")
+        read_fields(fields, [integer("a")])
 
 
 @pytest.mark.parametrize("schema", [None, 1, "edgead.other", ["edgead.test"], b"edgead.test", "edgead.test "])
@@ -148,45 +147,85 @@ def test_every_minor_version_opens(minor):
     assert open_header(part, "edgead.test")["new"] == 1
 
 
-WRONG: dict[str, tuple[Any, list[Any]]] = {
-    "integer": (lambda f: read_integer(f, "x", 1, 10), [None, 0, 11, -1, 1.0, True, "1", b"1", [], {}, U64]),
-    "u64": (lambda f: read_u64(f, "x"), [None, -1, 0.0, False, "0"]),
-    "optional integer": (lambda f: read_optional_integer(f, "x", 5), [6, -1, True, 1.0, "", []]),
-    "optional float": (
-        lambda f: read_optional_float(f, "x"),
-        [float("nan"), float("inf"), -float("inf"), True, "1", []],
-    ),
-    "boolean": (lambda f: read_boolean(f, "x", default=False), [None, 0, 1, "true", []]),
-    "text": (lambda f: read_text(f, "x", 3), [None, 1, b"a", "abcd", "ää", ["a"]]),
-    "optional text": (lambda f: read_optional_text(f, "x"), [1, b"a", "a" * 513, True]),
-    "name": (lambda f: read_name(f, "x"), [None, "", "a.b", "a b", "ä", "a" * 65, "a\n", 1, b"a", ["a"]]),
-    "choice": (lambda f: read_choice(f, "x", ("a", "b")), [None, "", "c", "A", 1, ["a"], b"a"]),
+WRONG: dict[str, tuple[Field, list[Any]]] = {
+    "integer": (integer("x", 1, 10), [None, 0, 11, -1, 1.0, True, "1", b"1", [], {}, U64]),
+    "u64": (integer("x"), [None, -1, U64 + 1, 0.0, False, "0"]),
+    "optional integer": (integer("x", most=5, default=None), [6, -1, True, 1.0, "", []]),
+    "optional number": (optional_number("x"), [float("nan"), float("inf"), -float("inf"), True, "1", []]),
+    "boolean": (boolean("x", default=False), [None, 0, 1, "true", []]),
+    "text": (text("x", 3), [None, 1, b"a", "abcd", "ää", ["a"]]),
+    "optional text": (text("x", default=None), [1, b"a", "a" * 513, True]),
+    "name": (topic_name("x"), [None, "", "a.b", "a b", "ä", "a" * 65, "a\n", 1, b"a", ["a"]]),
+    "word": (choice("x", {"a": 1, "b": 2}), [None, "", "c", "A", 1, ["a"], b"a"]),
+    "number": (choice("x", {1: "a", 2: "b"}), [None, 0, 3, True, 1.0, "1", [1]]),
+}
+RIGHT: dict[str, list[tuple[Any, Any]]] = {
+    "integer": [(1, 1), (10, 10)],
+    "u64": [(0, 0), (U64, U64)],
+    "optional integer": [(0, 0), (5, 5), (None, None)],
+    "optional number": [(0.5, 0.5), (2, 2.0), (U64, float(U64)), (None, None)],
+    "boolean": [(True, True), (False, False)],
+    "text": [("", ""), ("abc", "abc"), ("ä", "ä")],
+    "optional text": [("", ""), ("a" * 512, "a" * 512), (None, None)],
+    "name": [("a", "a"), ("A-z_09", "A-z_09"), ("a" * 64, "a" * 64)],
+    "word": [("a", 1), ("b", 2)],
+    "number": [(1, "a"), (2, "b")],
 }
 
 
 @pytest.mark.parametrize(
-    ("read", "value"), [pytest.param(r, v, id=f"{n}-{v!r}"[:40]) for n, (r, vs) in WRONG.items() for v in vs]
+    ("field", "value"), [pytest.param(f, v, id=f"{n}-{v!r}"[:40]) for n, (f, vs) in WRONG.items() for v in vs]
 )
-def test_a_field_of_another_type_or_range_is_refused(read, value):
-    """Every reader refuses the neighbours of what it wants: booleans for integers, bytes for text, NaN for numbers."""
+def test_a_field_of_another_type_or_range_is_refused(field, value):
+    """Every kind refuses the neighbours of what it wants: booleans for integers, bytes for text, NaN for numbers."""
     with pytest.raises(WireError, match="x: expected") as caught:
-        read({"x": value})
+        read_fields({"x": value}, [field])
     assert caught.value.reason == "field"
 
 
-@pytest.mark.parametrize("read", [WRONG[name][0] for name in ("integer", "u64", "text", "name", "choice")])
-def test_a_required_field_must_be_there(read):
+@pytest.mark.parametrize(
+    ("kind", "value", "expected"), [(kind, *pair) for kind, pairs in RIGHT.items() for pair in pairs]
+)
+def test_a_field_as_wanted_is_read(kind, value, expected):
+    """Every kind reads what it wants up to its limits, as the type it promises."""
+    (found,) = read_fields({"x": value}, [WRONG[kind][0]]).values()
+    assert (found, type(found)) == (expected, type(expected))
+
+
+@pytest.mark.parametrize("kind", ["integer", "u64", "text", "name", "word", "number"])
+def test_a_required_field_must_be_there(kind):
     """A required field that is absent is named."""
     with pytest.raises(WireError, match="x is missing"):
-        read({"y": 1})
+        read_fields({"y": 1}, [WRONG[kind][0]])
 
 
-@pytest.mark.parametrize("fields", [{}, {"x": None}])
-def test_absent_and_nil_are_the_same_for_an_optional_field(fields):
-    """An optional field may be left out or nil."""
-    assert read_optional_integer(fields, "x") is None
-    assert read_optional_float(fields, "x") is None
-    assert read_optional_text(fields, "x") is None
+@pytest.mark.parametrize(
+    ("field", "expected"),
+    [
+        (integer("x", default=None), None),
+        (optional_number("x"), None),
+        (text("x", default=None), None),
+        (text("x", default=""), ""),
+        (boolean("x", default=False), False),
+        (choice("x", {"a": 1}, default="a"), 1),
+    ],
+)
+def test_an_absent_field_is_its_default(field, expected):
+    """What a field may leave out is read as its default; nil is the same only where the default is nil."""
+    assert read_fields({}, [field]) == {"x": expected}
+    if expected is None:
+        assert read_fields({"x": None}, [field]) == {"x": None}
+    else:
+        with pytest.raises(WireError, match="x: expected"):
+            read_fields({"x": None}, [field])
+
+
+def test_the_first_wrong_field_is_the_one_refused():
+    """Fields are read in order; what no field asks for is not looked at."""
+    header = {"a": 1, "b": "wrong", "c": "wrong too", "d": b"unknown"}
+    with pytest.raises(WireError, match="b: expected"):
+        read_fields(header, [integer("a"), integer("b"), integer("c")])
+    assert read_fields(header, [text("c"), integer("a")]) == {"c": "wrong too", "a": 1}
 
 
 @given(st.text(max_size=80), st.integers(0, 40))

@@ -62,7 +62,7 @@ class Bench:
         for record in records:
             packet = record if isinstance(record, bytes) else msgpack.packb(record)
             self.worker.end._socket.send(packet)
-        return self.lane.read_worker(self.now_ns)
+        return list(self.lane.read_worker(self.now_ns))
 
     def published(self, answer: Any) -> Any:
         """Return what a subscriber reads of an answer."""
@@ -233,6 +233,29 @@ def test_an_answer_nobody_asked_for(bench, op):
     assert bench.lane.status()["inspections"] == 0
 
 
+def test_a_frame_is_dispatched_without_waiting_for_the_rest(bench):
+    """The worker can begin as soon as a frame is in, and no frame goes to a worker that is not ready."""
+    bench.take()
+    bench.lane.dispatch(bench.now_ns)
+    assert bench.worker.played()["ticket"] == FIRST
+    bench.lane.worker.state = WorkerState.RESTARTING
+    bench.take()
+    bench.lane.dispatch(bench.now_ns)
+    assert bench.lane.pipeline.waiting == 1
+
+
+def test_an_answer_is_out_before_the_next_record_is_read(bench):
+    """What the worker sent first can be published while the second record still lies in the link."""
+    bench.take()
+    bench.take()
+    bench.advance()
+    bench.worker.end._socket.send(msgpack.packb(done(FIRST)))
+    answers = bench.lane.read_worker(bench.now_ns)
+    assert next(answers).number == FIRST
+    bench.worker.end._socket.send(msgpack.packb(done(FIRST + 1)))
+    assert [answer.number for answer in answers] == [FIRST + 1]
+
+
 def test_the_same_answer_twice(bench):
     """The second answer to one frame is out of step: one inspection, and another worker."""
     bench.take()
@@ -291,7 +314,7 @@ def test_what_a_worker_said_before_it_died_counts(bench):
     bench.worker.end.close()
     bench.take()
     assert bench.advance() == []
-    answers = bench.lane.read_worker(bench.now_ns)
+    answers = bench.say()
     assert [(answer.number, answer.error) for answer in answers] == [
         (FIRST, ErrorWord.NONE),
         (FIRST + 1, ErrorWord.DETECTOR_CRASH),

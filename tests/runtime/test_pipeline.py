@@ -163,6 +163,17 @@ def test_the_newest_frame_is_refused_when_the_queue_is_full():
     assert [ticket and ticket.number for ticket in taken] == [1, 2, None]
 
 
+def test_the_slot_freed_last_is_used_next():
+    """One frame at a time always lies in the same memory, which is in the caches, not in a cold corner of the rest."""
+    pipeline = Pipeline(queue_limit=3, deadline_ns=DEADLINE_NS)
+    slots = set()
+    for number in range(5):
+        slots.add(pipeline.admit(number, HEADER, 0, 0).slot)
+        pipeline.dispatch(0)
+        pipeline.answered(number, 0)
+    assert len(slots) == 1
+
+
 def test_hang_detection_counts_from_when_the_worker_could_begin():
     """The second frame in flight is not blamed for the time the first one took."""
     pipeline = Pipeline(queue_limit=2, deadline_ns=DEADLINE_NS)

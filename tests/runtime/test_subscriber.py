@@ -106,6 +106,17 @@ def test_a_damaged_message_is_a_wire_error(damage, publisher):
         assert subscriber.receive(20_000).inspection.seq == 2
 
 
+@pytest.mark.parametrize("count", [3, 5000])
+def test_a_message_of_many_parts_is_one_wire_error(count, publisher):
+    """However many parts a stranger's message has, it is refused once and the result behind it is received."""
+    with subscribed(publisher) as subscriber:
+        publisher[0].send_multipart([*encode_result(inspection()), *[b"x"] * count])
+        publisher[0].send_multipart(encode_result(inspection(seq=2)))
+        with pytest.raises(WireError, match="parts"):
+            subscriber.receive(20_000)
+        assert subscriber.receive(20_000).inspection.seq == 2
+
+
 def test_results_end_with_silence(publisher):
     """`results` yields what comes and ends after the seconds of silence asked for."""
     with subscribed(publisher) as subscriber:
