@@ -80,7 +80,7 @@ QUICK = Sizes({"quick": (Layer(16, 12, 2, 1), Layer(24, 6, 1, 1))}, rounds=1, ma
 def bench_hetmm(
     progress: Progress, *, threads: int = 2, sheets: int = 60, quick: bool = False, device: str = "cpu"
 ) -> dict[str, Any]:
-    """Return {"cases": [...], "end_to_end": {...}, "machine": {...}} as plain JSON values; takes some minutes and 3 GB.
+    """Return {"cases": [...], "end_to_end": {...}, "machine": {...}} as plain JSON values; takes some minutes and 2 GB.
 
     Times are medians in milliseconds. Per layer: ``matching_ms`` and ``matching_float16_ms`` (ours, by number format of
     the bank), ``shifted_ms``, ``shifted_in_place_ms`` and ``unfold_ms`` (``formulations``; the last measured on

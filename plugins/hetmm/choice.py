@@ -25,7 +25,7 @@ def choose(gram: Tensor, labels: Tensor, count: int, rule: Rule = "sum") -> tupl
     alone is one cluster, so its centre is the medoid. What is returned is as in ``plugins.hetmm.pts.Selection``.
     """
     leading, centres = centres_of(gram, labels, count)
-    slots, criterion = fill(rows_of(gram), leading, centres, centres, sheets=gram.shape[1], rule=rule)
+    slots, criterion = fill(rows_of(gram), leading, centres, sheets=gram.shape[1], rule=rule)
     return slots, centres, criterion
 
 
@@ -51,19 +51,17 @@ def centres_of(gram: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tensor
     return slots, (first < sheets).sum(1).clamp_max(count)
 
 
-def fill(
-    rows: Rows, leading: Tensor, kept: Tensor, centres: Tensor, *, sheets: int, rule: Rule
-) -> tuple[Tensor, Tensor]:
-    """Fill the slots behind the kept ones with hard normals; return (slots int64 [P, K], criterion float64 [P, K]).
+def fill(rows: Rows, leading: Tensor, centres: Tensor, *, sheets: int, rule: Rule) -> tuple[Tensor, Tensor]:
+    """Fill the slots behind the centres with hard normals; return (slots int64 [P, K], criterion float64 [P, K]).
 
-    ``leading``: int64 [P, K], of which the first ``kept`` (int64 [P], 1..K) stay. ``centres``: int64 [P], the slots
-    without a criterion. ``sheets``: N, at least K.
+    ``leading``: int64 [P, K], of which the first ``centres`` (int64 [P], 1..K) stay and the rest is not looked at.
+    ``sheets``: N, at least K.
     """
     pixels, count = leading.shape
     value = torch.full((pixels, sheets), start(rule), dtype=torch.float64, device=leading.device)
     slots, criterion = leading.clone(), value.new_empty((pixels, count))
     for slot in range(count):
-        pick = torch.where(slot < kept, leading[:, slot], value.argmin(1))
+        pick = torch.where(slot < centres, leading[:, slot], value.argmin(1))
         slots[:, slot] = pick
         criterion[:, slot] = value.gather(1, pick[:, None])[:, 0]
         value = grown(value, rows(pick), rule)
@@ -86,19 +84,18 @@ def _blanked(criterion: Tensor, centres: Tensor) -> Tensor:
     return criterion.masked_fill_(torch.arange(criterion.shape[1], device=centres.device) < centres[:, None], torch.nan)
 
 
-def unbeaten(similar: Tensor, criterion: Tensor, rule: Rule) -> Tensor:
-    """Return int64 [P]: how many leading slots no newcomer would have taken.
+def beaten(similar: Tensor, criterion: Tensor, rule: Rule) -> Tensor:
+    """Return bool [P]: where a newcomer would have taken a slot.
 
     ``similar``: cosines of slots and newcomers, float64 [P, K, n]. ``criterion``: float64 [P, K], NaN for centres.
     """
     value = torch.full_like(similar[:, 0], start(rule))
-    beaten = torch.empty_like(criterion, dtype=torch.bool)
+    found = torch.zeros(len(value), dtype=torch.bool, device=value.device)
     for slot in range(criterion.shape[1]):
         # Strictly less: on ties the older sheet has the lower index. Nothing is less than NaN.
-        beaten[:, slot] = (value < criterion[:, slot, None]).any(1)
+        found |= (value < criterion[:, slot, None]).any(1)
         value = grown(value, similar[:, slot], rule)
-    end = torch.ones_like(beaten[:, :1])
-    return torch.cat([beaten, end], 1).to(torch.int8).argmax(1)
+    return found
 
 
 def start(rule: Rule) -> float:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from plugins.hetmm import optics
-from plugins.hetmm.choice import Rule, choose, criterion_of, fill, rows_of, rows_on_demand, unbeaten
+from plugins.hetmm.choice import Rule, beaten, choose, criterion_of, fill, rows_of, rows_on_demand
 from plugins.hetmm.optics import min_samples, unit_grid
 
 Cluster = Literal["optics", "medoid"]
@@ -100,7 +100,7 @@ def reselect(
     def chosen(pixels: slice) -> Part:
         old, centres, _ = _part(selection, pixels)
         rows = rows_of(_gram(columns[:, :, pixels]))
-        slots, criterion = fill(rows, old, centres, centres, sheets=len(sheets), rule=rule)
+        slots, criterion = fill(rows, old, centres, sheets=len(sheets), rule=rule)
         return slots, centres, criterion
 
     numbers = len(sheets) * max(sheets.shape[:2])
@@ -112,9 +112,9 @@ def insert(
 ) -> Selection:
     """Take the last ``new`` of the sheets [N + new, C, H, W] into the selection made of the first N.
 
-    Equal to ``reselect``, bit for bit, but only pixels where a new sheet beats a slot choose anew, from that slot on.
-    ``rule`` is the one of the selection. Centres stay, so clusters age: see ``cluster_needed``. All sheets are needed,
-    because behind the new one a sheet may be chosen that was not before.
+    Equal to ``reselect``, bit for bit, but only pixels where a new sheet beats a slot choose anew. ``rule`` is the one
+    of the selection. Centres stay, so clusters age: see ``cluster_needed``. All sheets are needed, because behind the
+    new one a sheet may be chosen that was not before.
 
     As the result depends on the centres and on all sheets alone, n sheets at once and one by one in the same order end
     in the same selection.
@@ -131,15 +131,12 @@ def insert(
         slots, centres, criterion = _part(selection, pixels)
         here = columns[:, :, pixels]
         similar = torch.bmm(_vectors(_picked(here, slots)), _vectors(here[total - new :]).mT)
-        kept = unbeaten(similar, criterion, rule)
-        changed = (kept < slots.shape[1]).nonzero()[:, 0]
+        changed = beaten(similar, criterion, rule).nonzero()[:, 0]
         if len(changed):
-            # Nearly all that follows was chosen before, or is new.
+            # Nearly all that is chosen now was chosen before, or is new.
             added = torch.arange(total - new, total, device=slots.device).expand(len(changed), -1)
             rows = rows_on_demand(_vectors(here[:, :, changed]), torch.cat([slots[changed], added], 1))
-            slots[changed], criterion[changed] = fill(
-                rows, slots[changed], kept[changed], centres[changed], sheets=total, rule=rule
-            )
+            slots[changed], criterion[changed] = fill(rows, slots[changed], centres[changed], sheets=total, rule=rule)
         return slots, centres, criterion
 
     count = selection.slots.shape[0]

@@ -33,10 +33,10 @@ def labels_of(vectors, smallest):
     return cluster(gram_of(vectors), smallest)[0].numpy()
 
 
-def mixed(rng, count, channels, *, copies):
+def mixed(rng, count, channels, *, copies, tightest=0.01):
     """Return vectors [N, C] around a few directions, tight and wide, with ``copies`` of them written over others."""
     directions = rng.standard_normal((rng.integers(1, 6), channels))
-    spread = rng.uniform(0.01, 1, len(directions))
+    spread = tightest ** rng.uniform(0, 1, len(directions))
     which = rng.integers(0, len(directions), count)
     vectors = directions[which] + spread[which, None] * rng.standard_normal((count, channels))
     vectors[rng.integers(0, count, copies)] = vectors[rng.integers(0, count, copies)]
@@ -48,12 +48,12 @@ def oracle(smallest, **how):
     return OPTICS(min_samples=smallest, cluster_method="xi", xi=0.05, **how)
 
 
-def labels_precomputed(vectors, smallest):
-    """Return scikit-learn's labels for the matrix of distances."""
+def fitted(vectors, smallest):
+    """Return scikit-learn's OPTICS of the matrix of distances."""
     distances = (1 - gram_of(vectors)[0]).clamp_min(0).numpy()
     np.fill_diagonal(distances, 0)
     with np.errstate(all="ignore"):  # it divides reachabilities of 0
-        return oracle(smallest, metric="precomputed").fit_predict(distances)
+        return oracle(smallest, metric="precomputed").fit(distances)
 
 
 def labels_callable(vectors, smallest):
@@ -75,16 +75,21 @@ def labels_callable(vectors, smallest):
     channels=st.integers(2, 64),
     smallest=st.integers(2, 6),
     copies=st.sampled_from([0, 0, 5, 30]),
+    tightest=st.sampled_from([1e-2, 1e-4, 1e-7]),
     seed=st.integers(0, 10_000),
 )
-@example(count=100, channels=3, smallest=2, copies=90, seed=0)
-@example(count=20, channels=40, smallest=20, copies=0, seed=1)
-def test_labels_are_those_of_a_distance_matrix(*, count, channels, smallest, copies, seed):
-    """Around mixed clusters, with duplicates and without, labels equal scikit-learn's, number for number."""
-    vectors = mixed(np.random.default_rng(seed), count, channels, copies=copies)
-    found = labels_of(vectors, smallest)
-    np.testing.assert_array_equal(found, labels_precomputed(vectors, smallest))
+@example(count=100, channels=3, smallest=2, copies=90, tightest=0.01, seed=0)
+@example(count=20, channels=40, smallest=20, copies=0, tightest=0.01, seed=1)
+def test_labels_are_those_of_a_distance_matrix(*, count, channels, smallest, copies, tightest, seed):
+    """Around mixed clusters, with copies and near copies or without, labels and the way to them are scikit-learn's."""
+    vectors = mixed(np.random.default_rng(seed), count, channels, copies=copies, tightest=tightest)
+    found, expected = labels_of(vectors, smallest), fitted(vectors, smallest)
+    np.testing.assert_array_equal(found, expected.labels_)
     assert found.max() >= 0  # section 11.1: never all noise
+    order, reach, predecessor = (each[0].numpy() for each in processing(gram_of(vectors), smallest))
+    np.testing.assert_array_equal(order, expected.ordering_)
+    np.testing.assert_array_equal(reach, expected.reachability_[order])
+    np.testing.assert_array_equal(order[predecessor][1:], expected.predecessor_[order][1:])
 
 
 @settings(max_examples=12, deadline=None, derandomize=True)
@@ -97,7 +102,7 @@ def test_labels_are_those_of_a_called_metric(*, count, smallest, copies, seed):
     np.testing.assert_array_equal(labels_of(vectors, smallest), labels_callable(vectors, smallest))
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=600, deadline=None, derandomize=True)
 @given(
     levels=st.lists(st.integers(0, 12), min_size=4, max_size=40),
     smallest=st.integers(2, 4),
@@ -137,7 +142,7 @@ def test_level_plots_are_one_cluster(smallest):
     copies = np.repeat(np.random.default_rng(0).standard_normal((1, 16)), 30, 0)
     for vectors in (np.eye(30), copies, np.zeros((30, 16))):
         assert labels_of(vectors, smallest).tolist() == [0] * 30
-        assert labels_precomputed(vectors, smallest).tolist() == [0] * 30
+        assert fitted(vectors, smallest).labels_.tolist() == [0] * 30
 
 
 def test_pixels_do_not_see_each_other():
@@ -169,16 +174,25 @@ def test_cosines_on_the_grid_are_exact():
     torch.testing.assert_close(found.diagonal(), torch.ones(12, dtype=torch.float64), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
-def test_a_vector_does_not_depend_on_its_neighbours(dtype):
+def test_a_vector_does_not_depend_on_its_neighbours():
     """A vector has the same bits whichever sheets and pixels it is put on the grid with, in any memory layout."""
-    sheets = torch.from_numpy(np.random.default_rng(3).standard_normal((9, 37, 5, 6))).to(dtype)
+    sheets = torch.from_numpy(np.random.default_rng(3).standard_normal((60, 301, 4, 5)))
+    # So that the first number comes to lie between two points of the grid, where the norm's last bit decides.
+    middle = torch.randint(1, 2**22, (60, 4, 5), generator=torch.Generator().manual_seed(0)).double().add(0.5) / 2**24
+    sheets[:, 0] = middle * (sheets[:, 1:].square().sum(1) / (1 - middle.square())).sqrt()
     whole = unit_grid(sheets)
     assert whole.dtype == torch.float64
     assert torch.equal(unit_grid(sheets.to(memory_format=torch.channels_last)), whole)
-    for sheet, y, x in ((0, 0, 0), (8, 4, 5), (3, 2, 1)):
-        assert torch.equal(unit_grid(sheets[sheet : sheet + 1, :, y, x]), whole[sheet : sheet + 1, :, y, x])
     assert torch.equal(unit_grid(sheets[2:7, :, 1:, ::2]), whole[2:7, :, 1:, ::2])
+    singly = [unit_grid(sheets[:, :, y, x].clone()) for y, x in np.ndindex(4, 5)]
+    assert torch.equal(torch.stack(singly, 2).reshape(whole.shape), whole)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_short_numbers_are_taken_as_they_are(dtype):
+    """Sheets in a shorter format have the vectors of the same numbers in float64."""
+    sheets = torch.from_numpy(np.random.default_rng(4).standard_normal((9, 37, 5))).to(dtype)
+    assert torch.equal(unit_grid(sheets), unit_grid(sheets.double()))
 
 
 def test_grid_keeps_zeros_and_its_input():
