@@ -99,11 +99,11 @@ def command_line() -> typer.Typer:
     for command in (
         learning.demo, station.init, station.validate, learning.calibrate, learning.extend, learning.evaluate,
         station.run, station.camera, station.watch, station.status, machine.plugins, machine.doctor,
+        machine.bench,
     ):  # fmt: skip
         app.command()(command)
     app.add_typer(templates.app, name="templates")
     app.add_typer(weights.app, name="weights")
-    app.add_typer(machine.bench_app, name="bench")
     return app
 
 

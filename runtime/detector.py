@@ -126,3 +126,15 @@ class Detector(ABC):
         """
         del content, references, context
         return None
+
+    def bench(
+        self, progress: Callable[[int, int, str], None], *, device: str = "cpu", threads: int = 0, quick: bool = False
+    ) -> dict[str, Any] | None:
+        """Measure this detector's own arithmetic beside plainer ways to do it, or None if it has nothing to compare.
+
+        Behind `edgead bench NAME`. Return a JSON object of figures, objects of figures and lists of them; everything
+        in one run, because machines are noisy. ``threads`` 0 = one per core. ``quick``: sizes that only show that it
+        runs.
+        """
+        del progress, device, threads, quick
+        return None

@@ -160,6 +160,16 @@ class Hetmm(Detector):
             pool=kept.pool,
         )
 
+    def bench(
+        self, progress: Callable[[int, int, str], None], *, device: str = "cpu", threads: int = 0, quick: bool = False
+    ) -> dict[str, Any]:
+        """Measure matching beside shifted products and unfolding at the paper's shapes; see ``plugins.hetmm.bench``."""
+        import os
+
+        from plugins.hetmm.bench import bench_hetmm
+
+        return bench_hetmm(progress, threads=threads or len(os.sched_getaffinity(0)), quick=quick, device=device)
+
     def _sheets(self, settings: HetmmSettings, references: Sequence[Frame], context: DetectorContext) -> list[Tensor]:
         """Return per layer float32 [N, C, H, W] unit vectors on the CPU."""
         import torch

@@ -51,6 +51,7 @@ class Matching(nn.Module):
         sigma, kernel = settings.blur_sigma, settings.blur_kernel
         self.blur = NormalisedBlur(size, size, sigma, kernel) if sigma else None
         self.score_smoothed = settings.score == "smoothed_max"
+        self.top = max(1, round(settings.score_share * size * size)) if settings.score == "top_mean" else 1
 
     def forward(self, taps: tuple[Tensor, ...], bank: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """Return (map [B, S, S], score [B]); see ``HetmmGraph``."""
@@ -62,16 +63,16 @@ class Matching(nn.Module):
                 mixed.unsqueeze(1), size=(self.size, self.size), mode="bilinear", align_corners=True
             ).squeeze(1)
         smoothed = total if self.blur is None else self.blur(total)
-        scored = smoothed if self.score_smoothed else total
-        return smoothed, scored.flatten(1).amax(1)
+        scored = (smoothed if self.score_smoothed else total).flatten(1)
+        return smoothed, scored.topk(self.top, dim=1).values.mean(1)
 
 
 class HetmmGraph(nn.Module):
     """Whole detector for frames of one shape. ``forward(frames, *bank)``: one bank tensor of ``pack`` per layer.
 
     Returns (map float32 [B, S, S], score float32 [B]), S = image_size. Map: sum over layers of weight x upsampled
-    (alpha a_F + (1 - alpha) a_B), smoothed; score: its largest value before (or after) smoothing. Only the resize
-    depends on the frame shape; ``features`` and ``matching`` are shared between graphs.
+    (alpha a_F + (1 - alpha) a_B), smoothed; score: the mean of its largest values before smoothing, or its largest
+    value before or after it. Only the resize depends on the frame shape; graphs share ``features`` and ``matching``.
     """
 
     def __init__(self, resize: Resize, features: Features, matching: Matching) -> None:

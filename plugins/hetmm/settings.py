@@ -69,8 +69,12 @@ class HetmmSettings(BaseModel):
     """Smoothing of the published map in map pixels; 0 = none."""
     blur_kernel: Annotated[int, Field(ge=1, le=201)] = 33
     """Side of the smoothing kernel in map pixels, odd."""
-    score: Literal["max", "smoothed_max"] = "max"
-    """Image score: largest value of the unsmoothed map (specification), or of the smoothed one."""
+    score: Literal["top_mean", "max", "smoothed_max"] = "top_mean"
+    """Image score: mean of the largest values of the unsmoothed map, its largest value (specification), or the largest
+    one of the smoothed map."""
+    score_share: Annotated[float, Field(gt=0, le=1)] = 1 / 4096
+    """Share of the map's pixels that "top_mean" takes: by default as many as one feature pixel at stride 4 covers when
+    the map has 256 x 256."""
     bank_dtype: Literal["float16", "float32"] = "float16"
     """Number format of the stored bank; arithmetic is float32 either way."""
     templates: Literal["all", "pts"] = "all"
@@ -80,9 +84,9 @@ class HetmmSettings(BaseModel):
     """Sheets a "pts" template keeps: matching time and memory grow with it, not with the number of references."""
     easy: Literal["optics", "medoid"] = "optics"
     """How "pts" finds the first, typical sheets: centres of density clusters (section 11), or the one medoid."""
-    hard: Literal["sum", "max"] = "sum"
-    """How "pts" finds the rest, farthest first: smallest sum of similarities to those taken (the paper's), or smallest
-    largest similarity (the classical rule)."""
+    hard: Literal["max", "sum"] = "max"
+    """How "pts" finds the rest, farthest first: smallest largest similarity to those taken (the classical rule), or
+    smallest sum of similarities (the paper's)."""
     spare: Annotated[int, Field(ge=0, le=10_000)] = 0
     """Sheets of room an "all" template keeps free for references inserted later without a new graph shape; each costs
     matching time. A "pts" template never grows."""

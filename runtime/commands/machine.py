@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from runtime.commands.options import Json, plugins_of
-
-bench_app = typer.Typer(no_args_is_help=True, help="Measure this machine.")
+from runtime.commands.options import Device, Json, Threads, plugins_of
 
 
 def _print_version(wanted: bool) -> None:
@@ -63,21 +61,36 @@ def doctor(context: typer.Context, as_json: Json = False) -> None:
     raise typer.Exit(1 if any(finding.status == "fail" for finding in findings) else 0)
 
 
-@bench_app.command("host")
-def bench_host(
-    frames: Annotated[int, typer.Option(min=10, help="Frames per case.")] = 300,
+def bench(
+    context: typer.Context,
+    what: Annotated[str, typer.Argument(help="host, or a detector such as hetmm.")],
+    *,
+    frames: Annotated[int, typer.Option(min=10, help="host: frames per case.")] = 300,
+    device: Device = "cpu",
+    threads: Threads = 0,
+    quick: Annotated[bool, typer.Option("--quick", help="A detector: tiny sizes that only show that it runs.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure what the host adds: a do-nothing detector beside a bare ZeroMQ echo of the same bytes, in turns."""
-    from runtime.bench import bench_host as measure
-    from runtime.terminal import print_json, print_record, print_table, progress_bars
+    """Measure this machine: what the host adds to a bare echo, or a detector's arithmetic beside plainer forms of it.
+
+    Both sides take turns in one run, because machines are noisy: read the ratios.
+    """
+    from runtime.commands.figures import print_figures
+    from runtime.errors import ConfigError
+    from runtime.terminal import print_json, progress_bars
 
     with progress_bars() as progress:
-        figures = measure(frames, progress)
+        if what == "host":
+            from runtime.bench import bench_host
+
+            figures: dict[str, Any] | None = bench_host(frames, progress)
+        else:
+            figures = plugins_of(context).detector(what).bench(progress, device=device, threads=threads, quick=quick)
+    if figures is None:
+        raise ConfigError(
+            f"detector {what!r} has nothing to bench: expected host or a detector that has, such as hetmm"
+        )
     if as_json:
         print_json(figures)
-        return
-    cases = figures["cases"]
-    rows = [[key, *(case[key] for case in cases)] for key in cases[0] if key != "case"]
-    print_table("host beside a bare echo, same bytes, same run", ("", *(case["case"] for case in cases)), rows)
-    print_record("machine", figures["machine"])
+    else:
+        print_figures(f"bench {what}", figures)

@@ -26,7 +26,7 @@ def test_the_reference_is_current():
 
 def test_every_option_of_the_help_is_in_it(text, run):
     """Whatever --help of a command shows as an option, the section of that command has in its table."""
-    for command in ("calibrate", "evaluate", "camera", "watch", "templates rollback", "bench host"):
+    for command in ("calibrate", "evaluate", "camera", "watch", "templates rollback", "bench"):
         section = text.partition(f"## edgead {command}\n")[2].partition("\n## ")[0]
         shown = {word for word in run(*command.split(), "--help").out.split() if word.startswith("--")} - {"--help"}
         assert shown, command

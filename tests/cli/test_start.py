@@ -13,9 +13,9 @@ from runtime.local import edgead_command
 HEAVY = ("torch", "numpy", "pydantic", "cv2", "zmq", "scipy", "sklearn", "pluggy", "msgpack", "ruamel")
 COMMANDS = (
     "demo", "init", "validate", "calibrate", "extend", "evaluate", "run", "camera", "watch", "status", "plugins",
-    "doctor",
+    "doctor", "bench",
     "templates list", "templates show", "templates activate", "templates rollback", "templates verify",
-    "templates export", "templates import", "weights list", "weights add", "weights fetch", "bench host",
+    "templates export", "templates import", "weights list", "weights add", "weights fetch",
 )  # fmt: skip
 _HELP = f"""
 import json, sys
@@ -83,7 +83,7 @@ def test_version(run):
     assert (done.code, done.out, done.err) == (0, f"edgead {edgead.__version__}\n", "")
 
 
-@pytest.mark.parametrize("group", [(), ("templates",), ("weights",), ("bench",)])
+@pytest.mark.parametrize("group", [(), ("templates",), ("weights",)])
 def test_nothing_to_do_shows_help(group, run):
     """A group without a command shows its help and ends with 2."""
     done = run(*group)

@@ -51,6 +51,8 @@ def assert_same_answer(found, expected):
         {"windows": "d0"},
         {"bank_dtype": "float32", "windows": ((1, 5), (3, 0), (0, 3)), "weight": (0.5, 2.0, 1.0)},
         {"score": "smoothed_max", "spare": 2, "alpha": (0.1, 0.9, 0.7)},
+        {"score": "max"},
+        {"score_share": 0.01},
         {"blur_sigma": 0, "image_size": 50},  # feature maps of 13, 7 and 4: no whole number of tiles
         {"layers": ("stage2",), "windows": ((3, 3),), "image_size": 40},
     ],

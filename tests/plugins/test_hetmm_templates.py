@@ -56,7 +56,7 @@ def assert_same_content(found, expected):
             assert ours[key].tobytes() == theirs[key].tobytes(), f"{name} {key}"
 
 
-@pytest.mark.parametrize("settings", [{}, {"easy": "medoid"}, {"hard": "max"}, {"bank_dtype": "float32"}])
+@pytest.mark.parametrize("settings", [{}, {"easy": "medoid"}, {"hard": "sum"}, {"bank_dtype": "float32"}])
 def test_every_vector_is_the_reference_it_names(detector, many, settings):
     """A PTS template has K sheets, and each vector is, bit for bit, the one of the reference its slot names."""
     content = learnt(detector, many[:9], **settings)
@@ -125,10 +125,11 @@ def test_left_out_reference_is_nowhere_in_the_bank(detector, many, index):
         assert torch.equal(bank[name], before[name]), "the bank itself changed"
 
 
+@pytest.mark.parametrize("rule", ["max", "sum"])
 @pytest.mark.parametrize("count", [1, 2])
-def test_insertion_is_choosing_again_around_the_clusters(detector, many, count):
+def test_insertion_is_choosing_again_around_the_clusters(detector, many, count, rule):
     """Few new references: the same bits as choosing from all of them with every new one labelled noise (section 12)."""
-    content = learnt(detector, many[:41])  # 41 // 4 == 43 // 4, and two are less than a tenth
+    content = learnt(detector, many[:41], hard=rule)  # 41 // 4 == 43 // 4, and two are less than a tenth
     new = [Frame(255 - many[41].image, "odd.png"), many[42]][:count]
     extended = detector.extend(content, new, DetectorContext())
     assert extended.statistics["clustered"] == 41
@@ -136,8 +137,8 @@ def test_insertion_is_choosing_again_around_the_clusters(detector, many, count):
     for layer in LAYERS:
         pool = torch.from_numpy(extended.pool[f"sheets.{layer}"])
         first = torch.from_numpy(content.pool[f"sheets.{layer}"])
-        whole = pts_room.select(first, 4)
-        chosen = pts_room.reselect(pool, whole)
+        whole = pts_room.select(first, 4, rule=rule)
+        chosen = pts_room.reselect(pool, whole, rule=rule)
         assert np.array_equal(extended.tensors[f"slots.{layer}"], chosen.slots.numpy())
         assert np.array_equal(extended.pool[f"centres.{layer}"], chosen.centres.numpy())
     assert any((extended.tensors[f"slots.{layer}"] >= 41).any() for layer in LAYERS), "nothing new was taken"
