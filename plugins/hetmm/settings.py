@@ -76,7 +76,7 @@ class HetmmSettings(BaseModel):
     """Share of the map's pixels that "top_mean" takes: by default as many as one feature pixel at stride 4 covers when
     the map has 256 x 256."""
     bank_dtype: Literal["float16", "float32"] = "float16"
-    """Number format of the stored bank; arithmetic is float32 either way."""
+    """Number format of the bank, stored and in memory; arithmetic is float32 either way."""
     templates: Literal["all", "pts"] = "all"
     """What a template keeps: every reference ("all"), or for each feature pixel the `sheets` most telling vectors of
     all references ("pts", section 10). No more references than sheets: all are kept."""

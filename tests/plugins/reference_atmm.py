@@ -76,7 +76,7 @@ def blur(plane: np.ndarray, sigma: float, size: int, *, normalised: bool) -> np.
 
 
 def answer(taps: list[np.ndarray], banks: list[np.ndarray], settings: dict) -> tuple[np.ndarray, float]:
-    """Return (map, score) from a frame's backbone taps [C, H, W] and raw stored sheets [T, C, H, W] of each layer.
+    """Return (map, score) from a frame's backbone taps [C, H, W] and stored sheets [T, C, H, W], of norm 1 to rounding.
 
     ``settings``: the resolved settings of the template, as its manifest has them.
     """
@@ -85,7 +85,7 @@ def answer(taps: list[np.ndarray], banks: list[np.ndarray], settings: dict) -> t
     for layer, (tap, bank) in enumerate(zip(taps, banks, strict=True)):
         ahead, back = (side // 2 if side else None for side in settings["windows"][layer])
         alpha = 0.0 if ahead is None else 1.0 if back is None else settings["alpha"][layer]
-        a_forward, a_backward = distances(unit(tap), unit(bank, axis=1), ahead, back)
+        a_forward, a_backward = distances(unit(tap), bank.astype(np.float64), ahead, back)
         total += settings["weight"][layer] * upsample(alpha * a_forward + (1 - alpha) * a_backward, size, size)
     smoothed = total
     if settings["blur_sigma"]:
