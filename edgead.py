@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import typer
 
+    from runtime.delivery.client import subscribe as subscribe
     from runtime.detector import Detector as Detector
     from runtime.detector import DetectorContext as DetectorContext
     from runtime.detector import DetectorResult as DetectorResult
@@ -60,6 +61,7 @@ _PUBLIC = {
     "digest_of_weights": "runtime.weights:digest_of",
     "hookimpl": "runtime.hookspecs:hookimpl",
     "locate_weights": "runtime.weights:locate",
+    "subscribe": "runtime.delivery.client:subscribe",
 }
 
 __all__ = ["BUILTIN_PLUGINS", "__version__", *sorted(_PUBLIC)]  # noqa: PLE0604 - strings, built from the table
@@ -84,7 +86,7 @@ def command_line() -> typer.Typer:
     import typer
 
     from calibration import commands as learning
-    from runtime.commands import machine, station, templates, weights
+    from runtime.commands import ledger, machine, station, templates, weights
 
     app = typer.Typer(
         name="edgead",
@@ -98,12 +100,13 @@ def command_line() -> typer.Typer:
     app.callback()(machine.common)
     for command in (
         learning.demo, station.init, station.validate, learning.calibrate, learning.extend, learning.evaluate,
-        station.run, station.camera, station.watch, station.status, machine.plugins, machine.doctor,
+        station.run, station.camera, station.watch, station.status, ledger.replay, machine.plugins, machine.doctor,
         machine.bench,
     ):  # fmt: skip
         app.command()(command)
     app.add_typer(templates.app, name="templates")
     app.add_typer(weights.app, name="weights")
+    app.add_typer(ledger.app, name="ledger")
     return app
 
 

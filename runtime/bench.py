@@ -1,9 +1,10 @@
 """Measures what the host adds to moving a frame: a do-nothing detector beside a bare ZeroMQ echo of the same bytes.
 
-Both move the same frame message over loopback TCP into another process. The echo sends the same bytes back; the station
-puts the frame into shared memory, has a worker look at it, and publishes a result. The clock runs from handing over the
-message to holding the bytes that come back; reading them, and the receipt that leaves the station behind each result,
-is done between two measurements. Blocks of both alternate in one run, because machines are noisy: read the ratio.
+All move the same frame messages over loopback TCP into another process. The echo sends the same bytes back; the station
+puts the frame into shared memory, has a worker look at it, and publishes a result; a second station writes all of it
+into its ledger before. The clock runs from handing over the message to holding the bytes that come back; reading them,
+and the receipt that leaves the station behind each result, is done between two measurements. Blocks of all three
+alternate in one run, because machines are noisy: read the ratios.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,8 @@ Progress = Callable[[int, int, str], None]
 
 #: Frame sizes measured: a small colour frame and a 5-megapixel grey sensor.
 CASES = ((320, 320, PixelFormat.RGB8), (2048, 2448, PixelFormat.MONO8))
+#: Frames before the first measured one: connections, the worker's first graph.
+FIRST_CONTACT = 3
 #: Frames of one side before the other has its turn.
 BLOCK = 25
 #: Frames kept on their way when throughput is measured.
@@ -48,8 +52,14 @@ def bench_host(frames: int, progress: Progress) -> dict[str, Any]:
 
     Latencies in milliseconds with one frame on its way; throughput in frames a second with ``WINDOW`` on their way.
     """
-    with tempfile.TemporaryDirectory() as folder, _station(Path(folder)) as station, _echo() as echo:
-        cases = [_case({"echo": echo, "host": station}, case, frames, progress) for case in CASES]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _station(Path(folder) / "host", ledger=False) as host,
+        _station(Path(folder) / "ledger", ledger=True) as ledger,
+        _echo() as echo,
+    ):
+        sides = {"echo": echo, "host": host, "ledger": ledger}
+        cases = [_case(sides, case, frames, progress) for case in CASES]
     machine = {
         "cpu": cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
@@ -68,22 +78,28 @@ def _case(
     name = f"{height} x {width} {pixel_format}"
     latencies: dict[str, list[int]] = {key: [] for key in sides}
     rates: dict[str, list[float]] = {key: [] for key in sides}
-    header = FrameHeader("bench", 1, 0, height, width, pixel_format, time.time_ns())
-    message = [*encode_frame(header), pixels.data]
-    for side in sides.values():
-        side.one(message)  # first contact: connections, worker's first graph
+    # Numbered, in a session of the case's own: a station with a ledger inspects no frame twice.
+    session = time.time_ns()
+    headers = (FrameHeader("bench", session, each, height, width, pixel_format, session) for each in count())
+    messages = ([*encode_frame(header), pixels.data] for header in headers)
+    for message in islice(messages, FIRST_CONTACT):
+        for side in sides.values():
+            side.one(message)
     blocks = -(-frames // BLOCK)
     for block in range(blocks):
+        singles, stream = list(islice(messages, BLOCK)), list(islice(messages, BLOCK))
         for key, side in sides.items():
-            latencies[key] += [side.one(message) for _ in range(BLOCK)]
-            rates[key].append(BLOCK / side.many(message, BLOCK))
+            latencies[key] += [side.one(message) for message in singles]
+            rates[key].append(BLOCK / side.many(stream))
         progress(block + 1, blocks, name)
     figures = {key: sorted(values) for key, values in latencies.items()}
     record: dict[str, Any] = {"case": name, "bytes": pixels.nbytes}
     for percent in (50, 99):
         for key in sides:
             record[f"{key}_ms_p{percent}"] = percentile(figures[key], percent)
-        record[f"ratio_p{percent}"] = round(record[f"host_ms_p{percent}"] / record[f"echo_ms_p{percent}"], 3)
+        for key, figure in (("host", "ratio"), ("ledger", "ledger_ratio")):
+            ratio = record[f"{key}_ms_p{percent}"] / record[f"echo_ms_p{percent}"]
+            record[f"{figure}_p{percent}"] = round(ratio, 3)
     for key in sides:
         record[f"{key}_fps"] = round(float(np.median(rates[key])), 1)
     return record
@@ -107,21 +123,21 @@ class _Echo:
         self._rest(1)
         return elapsed_us
 
-    def many(self, message: list[Any], count: int) -> float:
-        """Move ``count`` messages with at most ``WINDOW`` on their way; return seconds."""
+    def many(self, messages: list[list[Any]]) -> float:
+        """Move messages with at most ``WINDOW`` on their way; return seconds."""
         started = time.perf_counter()
-        for sent in range(count):
+        for sent, message in enumerate(messages):
             if sent >= WINDOW:
                 self._receive()
             self._send(message)
-        for _ in range(min(WINDOW, count)):
+        for _ in range(min(WINDOW, len(messages))):
             self._receive()
         elapsed_s = time.perf_counter() - started
-        self._rest(count)
+        self._rest(len(messages))
         return elapsed_s
 
-    def _rest(self, count: int) -> None:
-        """Take what else follows ``count`` messages; not timed."""
+    def _rest(self, number: int) -> None:
+        """Take what else follows that many messages; not timed."""
 
     def _send(self, message: list[Any]) -> None:
         self._socket.send_multipart(message, copy=False)
@@ -151,14 +167,14 @@ class _Station(_Echo):
     def _receive(self) -> None:
         self._received.append(_next(self._results))
 
-    def _rest(self, count: int) -> None:
+    def _rest(self, number: int) -> None:
         """Read the results and, as a camera does in its own time, the receipts that leave the host behind them."""
         for message in self._received:
             inspection = decode_result([part.buffer for part in message])[0]
             if inspection.score is None:
                 raise StationError(f"expected decided results, found {inspection.error}")
         self._received.clear()
-        for _ in range(count):
+        for _ in range(number):
             _next(self._socket)
 
 
@@ -184,8 +200,9 @@ while os.getppid() == int(sys.argv[2]):
 
 
 @contextmanager
-def _station(folder: Path) -> Iterator[_Station]:
+def _station(folder: Path, *, ledger: bool) -> Iterator[_Station]:
     """Run a host whose one camera, ``bench``, is looked at by the do-nothing detector."""
+    folder.mkdir()
     content = Nothing().calibrate([], Nothing.settings_model(), None)  # type: ignore[arg-type]
     store = Store.create(folder / "store")
     template = store.put_template(
@@ -205,8 +222,8 @@ def _station(folder: Path) -> Iterator[_Station]:
     station = folder / "station.yaml"
     station.write_text(
         f"schema: edgead.station/1\nstation: bench\nframes: {frames}\nresults: {results}\nstatus: {status}\n"
-        "cameras:\n  bench: {product: bench, detector: nothing, deadline_ms: 20000, queue: 16}\n"
-        "worker: {threads: 1}\n",
+        "cameras:\n  bench: {product: bench, detector: nothing, deadline_ms: 20000, queue: 16, repeat_limit: null}\n"
+        f"worker: {{threads: 1}}\nledger: {'{}' if ledger else 'null'}\n",
         encoding="utf-8",
     )
     program = (

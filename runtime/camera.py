@@ -4,6 +4,9 @@ Pacing: ``rate`` frames a second by the clock, and never more than ``window`` fr
 falls behind therefore slows a replay down instead of losing frames. A live camera is not slowed: pictures that come
 before their time, or while the window is full, are dropped at the camera, and with ``window`` 0 none waits for a
 receipt and the station answers overload.
+
+A station that went away and came back may have lost what was on its way to it: frames without a receipt are then sent
+again, the newest ``RESEND_FRAMES`` (or ``window``) of them. A station with a ledger inspects none of them twice.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import secrets
 import time
 import zlib
-from collections import Counter
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -29,6 +32,10 @@ from runtime.wire import Receipt, decode_receipt, encode_frame
 #: Frames libzmq may hold for a station that does not take them.
 SEND_HIGH_WATER = 16
 LINGER_MS = 2000
+#: Frames kept to be sent again by a camera that waits for no receipt; one that does keeps those it waits for.
+RESEND_FRAMES = 16
+#: How often it is tried to send more of them while the socket takes none.
+RESEND_POLL_MS = 20
 #: Smaller images are copied into the message: lending them to libzmq's thread costs more (its own threshold).
 COPY_BELOW_BYTES = 65536
 
@@ -38,6 +45,7 @@ class CameraCount:
     """What a camera process sent and what it was told."""
 
     sent: int = 0
+    sent_again: int = 0
     verdicts: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
 
@@ -50,6 +58,7 @@ class CameraCount:
         """Return the figures `edgead camera --json` ends with."""
         return {
             "sent": self.sent,
+            "sent_again": self.sent_again,
             "answered": self.answered,
             "verdicts": dict(self.verdicts),
             "refused": dict(self.refused),
@@ -82,7 +91,15 @@ class CameraClient:
             self._socket = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.SNDHWM, SEND_HIGH_WATER)
         self._socket.setsockopt(zmq.LINGER, LINGER_MS)
+        self._connections = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        self._connected = False
+        self._unanswered: OrderedDict[int, list[Any]] = OrderedDict()  # frame id -> its message
+        self._again: deque[int] = deque()  # frame ids to send again
+        self._repeated: set[int] = set()  # those that were: they may get two receipts
         self._socket.connect(options.address)
+        self._poller = zmq.Poller()
+        self._poller.register(self._socket, zmq.POLLIN)
+        self._poller.register(self._connections, zmq.POLLIN)
 
     def send(self, acquired: Acquired, trigger_id: int | None = None) -> None:
         """Send one image; raises ``StationError`` when the station takes nothing for ``timeout_s``."""
@@ -106,19 +123,59 @@ class CameraClient:
         )
         if not self._socket.poll(int(options.timeout_s * 1000), zmq.POLLOUT):
             raise self._silent("took no frame")
-        self._socket.send_multipart([*encode_frame(header), pixels], copy=pixels.nbytes < COPY_BELOW_BYTES)
+        message: list[Any] = [*encode_frame(header), pixels]
+        self._socket.send_multipart(message, copy=pixels.nbytes < COPY_BELOW_BYTES)
         self.count.sent += 1
+        self._unanswered[number] = message
+        if len(self._unanswered) > max(RESEND_FRAMES, options.window):
+            self._unanswered.popitem(last=False)
 
     def receive(self, timeout_ms: int) -> Receipt | None:
-        """Take the next receipt, or None after ``timeout_ms``."""
-        if not self._socket.poll(timeout_ms):
-            return None
+        """Take the next receipt of a frame that had none, or None after ``timeout_ms``.
+
+        Sends unanswered frames again when the connection was lost and is there again.
+        """
+        give_up = time.monotonic() + timeout_ms / 1000
+        while True:
+            wait_ms = max(0, round((give_up - time.monotonic()) * 1000))
+            ready = dict(self._poller.poll(min(wait_ms, RESEND_POLL_MS) if self._again else wait_ms))
+            if self._connections in ready:
+                self._note_connection()
+            if self._again:
+                self._send_again()
+            if self._socket in ready and (receipt := self._take_receipt()) is not None:
+                return receipt
+            if not ready and time.monotonic() >= give_up:
+                return None
+
+    def _take_receipt(self) -> Receipt | None:
+        """Count the receipt that waits; None if its frame, sent twice, had one already."""
         receipt = decode_receipt(self._socket.recv_multipart())
+        ours = receipt.session == self.session and (receipt.accepted or receipt.camera == self.options.name)
+        if ours and receipt.frame_id in self._repeated and receipt.frame_id not in self._unanswered:
+            return None
+        if ours:
+            self._unanswered.pop(receipt.frame_id, None)
         if receipt.accepted:
             self.count.verdicts[receipt.verdict.label] += 1
         else:
             self.count.refused[receipt.reason] += 1
         return receipt
+
+    def _note_connection(self) -> None:
+        """Plan to send unanswered frames again, but for the first connection: libzmq sends what waits for that."""
+        self._connections.recv_multipart()
+        if self._connected:
+            self._again = deque(self._unanswered)
+        self._connected = True
+
+    def _send_again(self) -> None:
+        while self._again and self._socket.poll(0, zmq.POLLOUT):
+            number = self._again.popleft()
+            if (message := self._unanswered.get(number)) is not None:
+                self._socket.send_multipart(message, copy=memoryview(message[-1]).nbytes < COPY_BELOW_BYTES)
+                self._repeated.add(number)
+                self.count.sent_again += 1
 
     def wait_until_outstanding(self, most: int) -> None:
         """Take receipts until at most ``most`` frames lack one; ``StationError`` after ``timeout_s`` of silence."""
@@ -134,6 +191,8 @@ class CameraClient:
 
     def close(self) -> None:
         """Close the connection, giving unsent frames ``LINGER_MS``."""
+        self._socket.disable_monitor()
+        self._connections.close()
         self._socket.close()
         self._context.term()
 

@@ -60,3 +60,9 @@ class StationError(EdgeadError):
     """A running station failed: a worker that never became ready, an address already taken, no answer in time."""
 
     exit_code = 7
+
+
+class LedgerError(EdgeadError):
+    """The ledger is missing, damaged, held by another process, or was asked for what would break its rules."""
+
+    exit_code = 8

@@ -45,6 +45,9 @@ class ErrorWord(StrEnum):
     DETECTOR_STARTING = "detector_starting"
     STOPPING = "stopping"
     THRESHOLD_MISSING = "threshold_missing"
+    HOST_LOST = "host_lost"
+    FRAME_EXPOSURE = "frame_exposure"
+    FRAME_REPEATED = "frame_repeated"
 
     @property
     def code(self) -> int:

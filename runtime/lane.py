@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from runtime.config import Camera, Station
 from runtime.errors import StationError
 from runtime.frame import FrameHeader
 from runtime.inspection import ErrorWord, MapInfo, Verdict, decide
+from runtime.lifecycle import State
 from runtime.pipeline import WAITING_ERROR, Pipeline, Ticket
 from runtime.slots import Slots, answer_bytes
-from runtime.supervisor import Supervisor, WorkerState
+from runtime.supervisor import Supervisor
 from runtime.template import Template
 
 log = logging.getLogger("edgead.host")
+
+#: Late answers remembered until somebody asks for them.
+MOST_LATE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,8 @@ class Answer:
     map: MapInfo | None = None
     map_payload: bytes = b""
     preview: bytes = b""
+    #: Where the frame's pixels are until the lane takes another frame; None if they were never taken in.
+    slot: int | None = None
 
 
 class Lane:
@@ -57,6 +63,8 @@ class Lane:
         self.pipeline = Pipeline(camera.queue, camera.deadline_ms * 1_000_000)
         self.counts: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
+        #: Answers of the worker that came after the deadline: number of the frame, score where it gave one.
+        self.late: deque[tuple[int, float | None]] = deque(maxlen=MOST_LATE)
         self._map_encoding = station.publish.map
         height, width = template.manifest.map_shape
         self._map_raw_bytes = height * width * 2
@@ -78,12 +86,21 @@ class Lane:
             "threads": station.worker.threads,
             "map": station.publish.map,
             "preview": station.publish.preview,
+            "exposure": camera.exposure.model_dump() if camera.exposure else None,
+            "repeat_limit": camera.repeat_limit,
             "slots": self._slots.count,
             "frame_bytes": self._slots.frame_bytes,
             "answer_bytes": self._slots.answer_bytes,
         }
         self.worker = Supervisor(
-            name, setup, self._slots, start_timeout_s=station.worker.start_timeout_s, hang_s=station.worker.hang_s
+            name,
+            setup,
+            self._slots,
+            start_timeout_s=station.worker.start_timeout_s,
+            hang_s=station.worker.hang_s,
+            restart_budget=station.worker.restart_budget,
+            restart_window_s=station.worker.restart_window_s,
+            self_test_s=station.worker.self_test_s,
         )
 
     @property
@@ -96,10 +113,12 @@ class Lane:
     ) -> Answer | None:
         """Admit a frame, copying its pixels into shared memory (the only copy); an answer at once if it cannot wait."""
         self.counts["frames"] += 1
-        ticket = self.pipeline.admit(number, header, now_ns, received_ns)
+        has_failed = self.worker.state is State.FAILED
+        ticket = None if has_failed else self.pipeline.admit(number, header, now_ns, received_ns)
         if ticket is None:
             word = WAITING_ERROR.get(self.worker.state, ErrorWord.STOPPING)
-            detail = f"{self.pipeline.waiting} frames already wait, the limit is {self.camera.queue}"
+            full = f"{self.pipeline.waiting} frames already wait, the limit is {self.camera.queue}"
+            detail = f"the worker {self.worker.last_error}" if has_failed else full
             return self._count(Answer(header, number, now_ns, received_ns, Verdict.NOT_DECIDABLE, word, detail))
         self._slots.frame(ticket.slot, pixels.nbytes)[:] = pixels
         return None
@@ -122,7 +141,14 @@ class Lane:
             answers += self._bury(now_ns, overdue)
         self.worker.start_if_due(now_ns)
         self.dispatch(now_ns)
+        self.worker.beat(now_ns, idle=self.pipeline.busy_since_ns is None)
         return answers
+
+    def pixels(self, answer: Answer) -> memoryview | None:
+        """Return the pixels an answer is about, in shared memory, until the lane takes another frame; None if gone."""
+        if answer.slot is None:
+            return None
+        return self._slots.frame(answer.slot, answer.header.payload_bytes)
 
     def next_due_ns(self) -> int | None:
         """Return when ``advance`` next has something to do, or None."""
@@ -147,7 +173,8 @@ class Lane:
         self.worker.stop()
         self._slots.close()
         detail = "the station is stopping"
-        return [self._undecided(ticket, ErrorWord.STOPPING, detail, now_ns) for ticket in self.pipeline.drained()]
+        rest = [self._undecided(ticket, ErrorWord.STOPPING, detail, now_ns) for ticket in self.pipeline.drained()]
+        return [replace(answer, slot=None) for answer in rest]  # the memory is gone
 
     def status(self) -> dict[str, Any]:
         """Return the lane's part of `edgead status --json`."""
@@ -158,6 +185,7 @@ class Lane:
             "worker": self.worker.state.value,
             "worker_pid": self.worker.pid,
             "restarts": self.worker.restarts,
+            "self_tests": self.worker.self_tests,
             "last_error": self.worker.last_error,
             "waiting": self.pipeline.waiting,
             "unanswered": self.pipeline.unanswered,
@@ -168,7 +196,7 @@ class Lane:
 
     def dispatch(self, now_ns: int) -> None:
         """Send the worker the frames it can take now."""
-        while self.worker.state is WorkerState.READY and (ticket := self.pipeline.dispatch(now_ns)) is not None:
+        while self.worker.state is State.READY and (ticket := self.pipeline.dispatch(now_ns)) is not None:
             header = ticket.header
             record = {
                 "op": "inspect",
@@ -176,6 +204,8 @@ class Lane:
                 "slot": ticket.slot,
                 "shape": header.shape,
                 "format": header.pixel_format,
+                "frame": [header.session, header.frame_id],
+                "live": not (header.source or header.simulated),
             }
             try:
                 self.worker.send(record)
@@ -183,14 +213,20 @@ class Lane:
                 return  # it died: ``read_worker`` takes what it still said, then buries it
 
     def _handle(self, record: dict[str, Any], now_ns: int) -> list[Answer]:
+        for op, why in _UNFIT:
+            if record["op"] == op:
+                return self._bury(now_ns, f"{why}: {record['error']}")
         if record["op"] == "ready":
             self.worker.ready(now_ns)
             return []
-        if record["op"] == "failed":
-            return self._bury(now_ns, f"could not load: {record['error']}")
+        if record["op"] == "alive":
+            self.worker.alive(now_ns, golden=record["golden"] is True)
+            return []
         dispatched_ns = self.pipeline.busy_since_ns or now_ns
         ticket = self.pipeline.answered(record["ticket"], now_ns)
         if ticket is None:
+            score = record.get("score")
+            self.late.append((record["ticket"], score if type(score) is float and math.isfinite(score) else None))
             return []
         try:
             return [self._outcome(ticket, record, dispatched_ns, now_ns)]
@@ -226,6 +262,7 @@ class Lane:
             map=info,
             map_payload=bytes(room[:map_bytes]),
             preview=bytes(room[map_bytes:]),
+            slot=ticket.slot,
         )
         return self._count(answer)
 
@@ -254,6 +291,7 @@ class Lane:
                 word,
                 detail,
                 queue_us=max(0, (ticket.dispatched_ns or now_ns) - ticket.admitted_ns) // 1000,
+                slot=ticket.slot,
             )
         )
 
@@ -273,10 +311,11 @@ class Lane:
 
     def _bury(self, now_ns: int, why: str) -> list[Answer]:
         self.worker.gone(now_ns, why)
-        victim = self.pipeline.lost()
-        if victim is None:
-            return []
-        return [self._undecided(victim, ErrorWord.DETECTOR_CRASH, f"the worker {why}", now_ns)]
+        victim, why = self.pipeline.lost(), f"the worker {why}"
+        lost = [victim] if victim is not None else []
+        if self.worker.state is State.FAILED:  # nobody comes for the frames that wait
+            lost += self.pipeline.drained()
+        return [self._undecided(ticket, ErrorWord.DETECTOR_CRASH, why, now_ns) for ticket in lost]
 
 
 def _count_in(record: dict[str, Any], name: str) -> int:
@@ -288,6 +327,13 @@ def _count_in(record: dict[str, Any], name: str) -> int:
 
 
 _MAP_DTYPE = {"raw": "float16", "png16": "uint16", "none": ""}
+#: What a worker says of itself before it ends.
+_UNFIT = (("failed", "could not load"), ("unfit", "failed its self-test"))
 #: What a worker may say about its detector; every other word is the host's to say.
-_WORKER_ERRORS = (ErrorWord.DETECTOR_ERROR, ErrorWord.RESULT_BAD)
+_WORKER_ERRORS = (
+    ErrorWord.DETECTOR_ERROR,
+    ErrorWord.RESULT_BAD,
+    ErrorWord.FRAME_EXPOSURE,
+    ErrorWord.FRAME_REPEATED,
+)
 _COUNT_NAME = {Verdict.OK: "ok", Verdict.NOT_OK: "not_ok", Verdict.NOT_DECIDABLE: "not_decidable"}

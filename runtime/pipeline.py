@@ -159,5 +159,6 @@ class Pipeline:
 WAITING_ERROR = {
     "starting": ErrorWord.DETECTOR_STARTING,
     "ready": ErrorWord.OVERLOAD,
-    "restarting": ErrorWord.DETECTOR_CRASH,
+    "degraded": ErrorWord.DETECTOR_CRASH,
+    "failed": ErrorWord.DETECTOR_CRASH,
 }

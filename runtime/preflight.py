@@ -1,15 +1,18 @@
-"""Checks a station before it runs: file, store, templates, plugins, addresses. Changes nothing."""
+"""Checks a station before it runs: file, addresses, ledger, store, templates, plugins. Changes nothing."""
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from runtime.config import Camera, Station, load_station
-from runtime.errors import ConfigError, EdgeadError, TemplateError, WeightsError
+from runtime.config import Camera, Ledger, Station, load_station
+from runtime.errors import ConfigError, EdgeadError, LedgerError, TemplateError, WeightsError
+from runtime.ledger import Reader
+from runtime.ledger.opening import is_held
 from runtime.registry import Registry
 from runtime.store import Store
 from runtime.template import Template
@@ -54,8 +57,11 @@ def check_station(path: Path, registry: Registry) -> Preflight:
     if not report.note("station file", lambda: _load(path, loaded)):
         return report
     station = loaded[0]
-    for key in ("frames", "results", "status"):
+    for key in ("frames", "results", "status", *(["deliveries"] if station.deliveries else [])):
         report.note(f"{key} address", lambda key=key: _free(getattr(station, key)))  # type: ignore[misc]
+    if station.ledger is not None:
+        settings = station.ledger
+        report.note("ledger", lambda: _ledger(settings, station.station))
     if report.note("store", lambda: _open(station, stores)):
         for name, camera in station.cameras.items():
             report.note(f"camera {name}", lambda camera=camera: _camera(stores[0], camera, registry))  # type: ignore[misc]
@@ -104,6 +110,24 @@ def _weights(template: Template, registry: Registry) -> None:
                 f"template {template.digest[:12]} was made with {name} weights {made_with}, "
                 f"this machine has {found}: calibrate again"
             )
+
+
+def _ledger(settings: Ledger, name: str) -> str:
+    """Check that the ledger's folder can be written, is this station's, and nobody holds it. Makes nothing."""
+    place = settings.path
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise ConfigError(f"{settings.path}: expected a folder that can be written, found that {place} is none")
+    if not settings.file.exists():
+        return f"{settings.path} will be made"
+    if is_held(settings.file):
+        raise LedgerError(f"{settings.file}: another process writes it; is the station running already?")
+    with Reader(settings.file) as reader:
+        station, head, seq, _ = reader.head()
+    if station != name:
+        raise LedgerError(f"{settings.file}: expected the ledger of station {name!r}, found that of {station!r}")
+    return f"{settings.file}: {seq} inspections in {head.record} records; `edgead ledger check` proves them"
 
 
 def _free(address: str) -> str:

@@ -60,17 +60,21 @@ def images_below(folder: Path) -> list[Path]:
 def video_images(path: str, *, loop: bool = False) -> Iterator[Acquired]:
     """Read the images of a video file to its end; colour comes as RGB.
 
-    ``loop``: open it again when it ends. Raises ``ConfigError`` when it does not open or gives no image at all.
+    ``source`` is the file's name and the picture's number in it, from 0: ``clip.mp4#12``. ``loop``: open it again when
+    it ends. Raises ``ConfigError`` when it does not open or gives no image at all.
     """
+    name = Path(path).name
     while True:
         capture = _open(path)
         try:
             got, picture = capture.read()
             if not got:
                 raise _unreadable(path)
+            number = 0
             while got:
-                yield Acquired(_rgb(picture), time.time_ns())
+                yield Acquired(_rgb(picture), time.time_ns(), f"{name}#{number}")
                 got, picture = capture.read()
+                number += 1
         finally:
             capture.release()
         if not loop:

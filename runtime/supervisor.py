@@ -1,14 +1,12 @@
-"""Starts, watches and restarts one detector worker process.
-
-States::
-
-    STARTING --ready--> READY --died or hung--> RESTARTING --ready--> READY
-        |                 |                        |  ^
-        +--died-----------|--------> RESTARTING <--+  | (back-off grows while it keeps dying)
-                          +--stop--> STOPPED  (from every state)
+"""Starts, watches and restarts one detector worker process. Its states are those of ``runtime.lifecycle``.
 
 The supervisor never gives up: a station that answers NotDecidable and tries again every ``MAX_BACKOFF_S`` is better
-than one that needs a person at night. Nothing here waits for a worker, except ``gone`` for ``REAP_S`` and ``stop``.
+than one that needs a person at night. But a worker that died too often says so: it is FAILED until it is ready again.
+
+An idle worker is asked for a sign of life every second (``runtime.pulse``), and now and then to answer a golden frame
+again. The answers come from the loop that inspects, never from a thread beside it: one that hangs is found before the
+next part.
+Nothing here waits for a worker, except ``gone`` for ``REAP_S`` and ``stop``.
 """
 
 from __future__ import annotations
@@ -17,10 +15,12 @@ import contextlib
 import logging
 import subprocess
 import sys
-from enum import StrEnum
+from collections import deque
 from typing import Any
 
+from runtime.lifecycle import State
 from runtime.link import Link
+from runtime.pulse import Pulse
 from runtime.slots import Slots
 
 log = logging.getLogger("edgead.host")
@@ -36,29 +36,37 @@ REAP_S = 0.02
 STOP_S = 3.0
 
 
-class WorkerState(StrEnum):
-    """Where the worker is in its life; see the drawing in the module docstring."""
-
-    STARTING = "starting"
-    READY = "ready"
-    RESTARTING = "restarting"
-    STOPPED = "stopped"
-
-
 class Supervisor:
-    """One worker process and its link. ``setup``: the record the worker loads from. Times are monotonic nanoseconds."""
+    """One worker process and its link. ``setup``: the record the worker loads from. Times are monotonic nanoseconds.
+
+    ``start_timeout_s`` and ``hang_s``: longest time to become ready and to answer anything. More than
+    ``restart_budget`` deaths within ``restart_window_s`` are FAILED. ``self_test_s``: how often an idle worker answers
+    a golden frame; 0: never.
+    """
 
     def __init__(
-        self, name: str, setup: dict[str, Any], slots: Slots, *, start_timeout_s: float, hang_s: float
+        self,
+        name: str,
+        setup: dict[str, Any],
+        slots: Slots,
+        *,
+        start_timeout_s: float,
+        hang_s: float,
+        restart_budget: int = 10,
+        restart_window_s: float = 1800.0,
+        self_test_s: float = 60.0,
     ) -> None:
         self.name = name
-        self.state = WorkerState.STARTING
+        self.state = State.STARTING
         self.restarts = 0
+        self.self_tests = 0
         self.last_error = ""
         self._setup = setup
         self._slots = slots
         self._start_timeout_ns = int(start_timeout_s * 1e9)
         self._hang_ns = int(hang_s * 1e9)
+        self._restart_budget = restart_budget
+        self._restart_window_ns = int(restart_window_s * 1e9)
         self._process: subprocess.Popen[bytes] | None = None
         self._dying: list[subprocess.Popen[bytes]] = []
         self._link: Link | None = None
@@ -66,6 +74,8 @@ class Supervisor:
         self._ready_ns: int | None = None
         self._start_at_ns = 0
         self._backoff_s = FIRST_BACKOFF_S
+        self._deaths_ns: deque[int] = deque()
+        self._pulse = Pulse(int(self_test_s * 1e9))
 
     @property
     def link(self) -> Link | None:
@@ -80,7 +90,7 @@ class Supervisor:
     def start_if_due(self, now_ns: int) -> bool:
         """Start the process when there is none and its back-off is over; True if it was started."""
         self._dying = [process for process in self._dying if process.poll() is None]
-        if self._process is not None or self.state is WorkerState.STOPPED or now_ns < self._start_at_ns:
+        if self._process is not None or self.state is State.STOPPING or now_ns < self._start_at_ns:
             return False
         self._started_ns, self._ready_ns = now_ns, None
         try:
@@ -101,29 +111,52 @@ class Supervisor:
             return subprocess.Popen(command, pass_fds=(theirs.fileno(), self._slots.fd), stdin=subprocess.DEVNULL)
 
     def next_due_ns(self, busy_since_ns: int | None) -> int | None:
-        """Return when ``start_if_due`` or ``overdue`` next has something to do, or None."""
-        if self.state is WorkerState.STOPPED:
+        """Return when ``start_if_due``, ``overdue`` or ``beat`` next has something to do, or None."""
+        if self.state is State.STOPPING:
             return None
         if self._process is None:
             return self._start_at_ns
-        if self.state is not WorkerState.READY:
+        if self.state is not State.READY:
             return self._started_ns + self._start_timeout_ns
-        return None if busy_since_ns is None else busy_since_ns + self._hang_ns
+        if self._pulse.asked_ns is not None:
+            return self._pulse.asked_ns + self._hang_ns
+        return self._pulse.due_ns if busy_since_ns is None else busy_since_ns + self._hang_ns
 
     def overdue(self, now_ns: int, busy_since_ns: int | None) -> str | None:
-        """Tell why the worker must be given up, if it must: not ready in time, or silent over a frame."""
+        """Tell why the worker must be given up, if it must: not ready in time, or silent over a frame or while idle."""
         if self._process is None:
             return None
-        if self.state is not WorkerState.READY:
+        if self.state is not State.READY:
             late = now_ns - self._started_ns > self._start_timeout_ns
             return f"not ready after {self._start_timeout_ns / 1e9:g} s" if late else None
-        hung = busy_since_ns is not None and now_ns - busy_since_ns > self._hang_ns
-        return f"silent for {self._hang_ns / 1e9:g} s over one frame" if hung else None
+        asked_ns = self._pulse.asked_ns  # before any frame it holds: it answers in order
+        since_ns = busy_since_ns if asked_ns is None else asked_ns
+        if since_ns is None or now_ns - since_ns <= self._hang_ns:
+            return None
+        return f"silent for {self._hang_ns / 1e9:g} s {'over one frame' if asked_ns is None else 'while idle'}"
+
+    def beat(self, now_ns: int, *, idle: bool) -> None:
+        """Ask a ready worker that holds no frame for a sign of life, or a self-test, when one is due."""
+        if self.state is not State.READY or self._link is None:
+            return
+        asked = self._pulse.ask(now_ns, idle=idle)
+        if asked is not None:
+            with contextlib.suppress(EOFError):  # it died: whoever reads the link buries it
+                self._link.send({"op": "ping", "golden": asked})
+
+    def alive(self, now_ns: int, *, golden: bool) -> None:
+        """Note the worker's answer to ``beat``; ``golden``: it answered a golden frame as at calibration.
+
+        Raises ``ValueError`` when nobody asked: the worker is then out of step.
+        """
+        self._pulse.answered(now_ns)
+        self.self_tests += golden
 
     def ready(self, now_ns: int) -> None:
         """Note that the worker said it is ready."""
-        self.state = WorkerState.READY
+        self.state = State.READY
         self._ready_ns = now_ns
+        self._pulse.begin(now_ns)
         self.last_error = ""
         log.info("worker %s: ready", self.name)
 
@@ -135,14 +168,24 @@ class Supervisor:
             self._link = None
         if process is not None:
             why = f"{why} ({self._kill(process)})"
+        self.last_error = why
+        if self.state is State.STOPPING:
+            return
         if self._ready_ns is not None and now_ns - self._ready_ns > HEALTHY_S * 1e9:
             self._backoff_s = FIRST_BACKOFF_S
-        self._start_at_ns = now_ns + int(self._backoff_s * 1e9)
-        log.warning("worker %s: %s; restart in %.1f s", self.name, why, self._backoff_s)
+        self.state = State.FAILED if self._budget_spent(now_ns) else State.DEGRADED
+        pause_s = MAX_BACKOFF_S if self.state is State.FAILED else self._backoff_s
+        self._start_at_ns = now_ns + int(pause_s * 1e9)
+        log.warning("worker %s: %s; %s, restart in %.1f s", self.name, why, self.state, pause_s)
         self._backoff_s = min(self._backoff_s * 2, MAX_BACKOFF_S)
-        self.state = WorkerState.RESTARTING
         self.restarts += 1
-        self.last_error = why
+
+    def _budget_spent(self, now_ns: int) -> bool:
+        """Note a death; tell whether there were more within the window than the budget allows."""
+        self._deaths_ns.append(now_ns)
+        while now_ns - self._deaths_ns[0] > self._restart_window_ns:
+            self._deaths_ns.popleft()
+        return len(self._deaths_ns) > self._restart_budget
 
     def send(self, record: dict[str, Any]) -> None:
         """Send a record to the living worker; ``EOFError`` if there is none or it does not read."""
@@ -152,7 +195,7 @@ class Supervisor:
 
     def dismiss(self) -> None:
         """Ask the worker to end, without waiting for it: several can end at once."""
-        self.state = WorkerState.STOPPED
+        self.state = State.STOPPING
         if self._link is not None:
             try:
                 self._link.send({"op": "stop"})

@@ -193,6 +193,11 @@ def decode_result(parts: Sequence[Buffer]) -> tuple[Inspection, memoryview | Non
     return inspection, map_payload, (payloads.pop(0) if payloads else None)
 
 
+def decode_inspection(part: Buffer) -> Inspection:
+    """Return the inspection in the header part of a result message, as the ledger keeps it; ``WireError`` only."""
+    return _inspection(open_header(part, RESULT_SCHEMA))
+
+
 def _inspection(fields: Mapping[str, Any]) -> Inspection:
     values = read_fields(fields, _RESULT_FIELDS)
     error, code = values["error"], values.pop("error_code")

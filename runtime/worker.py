@@ -19,6 +19,7 @@ from runtime.slots import Slots
 
 if TYPE_CHECKING:
     from runtime.engine import Engine
+    from runtime.template import GoldenFrame
 
 log = logging.getLogger("edgead.worker")
 
@@ -50,20 +51,24 @@ def _die_with_host() -> None:
 def _serve(link: Link, slots_fd: int, setup: dict[str, Any]) -> None:
     slots = Slots(slots_fd, setup["slots"], setup["frame_bytes"], setup["answer_bytes"])
     try:
-        engine = _load(setup)
+        engine, golden = _load(setup)
     except Exception as error:  # the process's top: whatever a plugin does while loading becomes a record for the host
         log.exception("the detector could not be loaded")
         link.send({"op": "failed", "error": one_line(error)})
         return
-    from runtime.inspector import Inspector
+    from runtime.inspector import FrameChecks, Inspector
 
-    inspector = Inspector(engine, slots, map_encoding=setup["map"], preview=setup["preview"])
+    checks = FrameChecks(setup["exposure"], setup["repeat_limit"])
+    inspector = Inspector(engine, slots, checks, golden, map_encoding=setup["map"], preview=setup["preview"])
     link.send({"op": "ready"})
     inspector.serve(link)
 
 
-def _load(setup: dict[str, Any]) -> Engine:
-    """Load plugin, template and engine, and answer the golden frames: a proof, and the first real frame is not slow."""
+def _load(setup: dict[str, Any]) -> tuple[Engine, GoldenFrame | None]:
+    """Load plugin, template and engine, and answer the golden frames: a proof, and the first real frame is not slow.
+
+    Returns one of them as well, to be answered again while idle.
+    """
     from runtime.engine import Engine
     from runtime.registry import load_plugins
     from runtime.selftest import check_version, self_test
@@ -73,8 +78,7 @@ def _load(setup: dict[str, Any]) -> Engine:
     template = Store(Path(setup["store"])).template(setup["template"])
     check_version(template, detector.version)
     engine = Engine(detector, template.content(), device=setup["device"], threads=setup["threads"])
-    self_test(engine, template)
-    return engine
+    return engine, self_test(engine, template)
 
 
 if __name__ == "__main__":

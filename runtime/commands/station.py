@@ -75,7 +75,10 @@ def camera(
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the station.")] = 30.0,
     as_json: Json = False,
 ) -> None:
-    """Send images: a folder replayed, or what OpenCV opens. Exit code 1 if a frame is refused, 7 if a camera fails."""
+    """Send images: a folder replayed, or what OpenCV opens. Exit code 1 if a frame is refused, 7 if a camera fails.
+
+    Frames without a receipt are sent again to a station that went away and came back before the timeout.
+    """
     from runtime.camera import CameraOptions, send_source
     from runtime.terminal import print_json, say
 

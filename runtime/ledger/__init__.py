@@ -5,9 +5,9 @@
 from any process. Why it is built like this: docs/decisions/0014-ledger.md.
 """
 
+from runtime.errors import LedgerError as LedgerError
 from runtime.ledger.chain import Head as Head
 from runtime.ledger.check import check as check
-from runtime.ledger.errors import LedgerError as LedgerError
 from runtime.ledger.errors import LedgerFull as LedgerFull
 from runtime.ledger.outbox import Outbox as Outbox
 from runtime.ledger.problem import Problem as Problem

@@ -12,8 +12,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from runtime.errors import LedgerError
 from runtime.ledger.chain import GENESIS
-from runtime.ledger.errors import LedgerError
 from runtime.ledger.schema import COLUMNS, Row
 from runtime.ledger.totals import Event, read_detail
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgpack
 
-from runtime.ledger.errors import LedgerError
+from runtime.errors import LedgerError
 
 GENESIS = bytes(hashlib.sha256().digest_size)
 

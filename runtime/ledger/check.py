@@ -15,12 +15,13 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+from runtime.errors import LedgerError
 from runtime.inspection import Verdict
 from runtime.ledger import evidence
 from runtime.ledger.accounts import Accounts
 from runtime.ledger.anchor import Anchor, read_anchor
 from runtime.ledger.chain import Head, link
-from runtime.ledger.errors import LedgerError, told
+from runtime.ledger.errors import told
 from runtime.ledger.problem import Problem
 from runtime.ledger.records import Kept
 from runtime.ledger.schema import COLUMNS, SELECT, Row, open_reader

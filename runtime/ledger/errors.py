@@ -1,4 +1,4 @@
-"""What can go wrong with a ledger, as two exceptions: one that making room mends, one that it does not."""
+"""What goes wrong with a ledger's disk, as two exceptions: one that making room mends, one that it does not."""
 
 from __future__ import annotations
 
@@ -8,23 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from runtime.errors import EdgeadError
+from runtime.errors import LedgerError
 
 #: SQLite's result codes for "no room": the file could not grow, or the memory map beside it could not.
 _NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
 _NO_ROOM_ERRNO = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
-class LedgerError(EdgeadError):
-    """The ledger is missing, damaged, held by another process, or was asked for what would break its rules."""
-
-    exit_code = 8
-
-
 class LedgerFull(LedgerError):  # noqa: N818 -- a state of the disk, as in "disk full"; the family's names end in Error
     """The disk has no room. Nothing is lost: what was not written waits in memory; make room and commit again."""
-
-    exit_code = 8
 
 
 @contextmanager

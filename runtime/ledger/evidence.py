@@ -15,9 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from runtime import durable
+from runtime.errors import LedgerError
 from runtime.header import Buffer
 from runtime.inspection import Verdict
-from runtime.ledger.errors import LedgerError, told
+from runtime.ledger.errors import told
 from runtime.ledger.records import Kept
 
 SCHEMA = "edgead.evidence/1"
@@ -45,9 +46,8 @@ def write(folder: Path, seq: int, verdict: Verdict, parts: Mapping[str, Buffer])
     digest = hashlib.sha256()
     size = 0
     with told("write", path):
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            handle = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+            handle = _create(unfinished)
             try:
                 for part in (line, *parts.values()):
                     flat = memoryview(part).cast("B")
@@ -65,6 +65,16 @@ def write(folder: Path, seq: int, verdict: Verdict, parts: Mapping[str, Buffer])
                 unfinished.unlink()
             raise
     return Kept(seq, verdict, size, digest.digest())
+
+
+def _create(path: Path) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return os.open(path, flags, 0o644)
+    except FileNotFoundError:  # ``unlink`` in the writer's thread has just removed the folder's last file, and it
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, flags, 0o644)
 
 
 def read(folder: Path, kept: Kept) -> dict[str, bytes]:

@@ -41,7 +41,7 @@ class Journal:
         self.totals = self.start.totals
         self.full = False
         self.rows: dict[str, list[Row]] = {table: [] for table in COLUMNS}
-        self._changes: list[tuple[str, tuple[Any, ...]]] = []
+        self._changes: dict[object, tuple[str, tuple[Any, ...]]] = {}
         if self.start.fresh:
             self.change("INSERT INTO head VALUES (1, ?, 0, 0, x'', '{}')", station)
 
@@ -49,6 +49,11 @@ class Journal:
     def unwritten(self) -> int:
         """Records that wait for the next commit."""
         return sum(map(len, self.rows.values()))
+
+    @property
+    def pending(self) -> bool:
+        """Whether the next commit has something to write."""
+        return self.written != self.head or bool(self._changes)
 
     def now_ns(self) -> int:
         """Return the time, UTC nanoseconds, as it is stored."""
@@ -69,13 +74,19 @@ class Journal:
         """Chain an event; ``detail`` is a JSON object. Returns its record number."""
         return self.append("events", kind.value, self.now_ns(), spell(detail))
 
-    def change(self, statement: str, *values: Any) -> None:
-        """Have the next commit also run a statement, after the new records are in."""
-        self._changes.append((statement, values))
+    def change(self, statement: str, *values: Any, instead_of: str | None = None) -> None:
+        """Have the next commit also run a statement, after the new records are in.
+
+        ``instead_of``: a name of the change; one of the same name that still waits is forgotten, so that a full disk
+        does not fill the memory.
+        """
+        key = instead_of or object()
+        self._changes.pop(key, None)
+        self._changes[key] = (statement, values)
 
     def commit(self) -> None:
         """Write everything taken since the last commit. Raises ``LedgerFull`` or ``LedgerError``, and keeps it then."""
-        if self.written == self.head and not self._changes:
+        if not self.pending:
             return
         with self._noting_full(), told("write to", self.path):
             self._write()
@@ -107,7 +118,7 @@ class Journal:
             for table, rows in self.rows.items():
                 if rows:
                     connection.executemany(INSERT[table], rows)
-            for statement, values in self._changes:
+            for statement, values in self._changes.values():
                 connection.execute(statement, values)
             connection.execute(
                 "UPDATE head SET record = ?, seq = ?, hash = ?, totals = ?",

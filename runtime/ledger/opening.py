@@ -10,9 +10,10 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtime.errors import LedgerError
 from runtime.ledger import lookup
 from runtime.ledger.chain import GENESIS, Head
-from runtime.ledger.errors import LedgerError, told
+from runtime.ledger.errors import told
 from runtime.ledger.records import OpenTrigger
 
 
@@ -48,12 +49,32 @@ def load(connection: sqlite3.Connection, path: Path, station: str) -> Start:
     return Start(head, seq, totals, tuple(waiting), clean, row is None)
 
 
+def is_held(path: Path) -> bool:
+    """Tell whether a process writes the ledger at ``path`` now. Changes nothing. Raises ``LedgerError``."""
+    lock = _lock_of(path)
+    if not lock.exists():
+        return False
+    with told("open", lock):
+        handle = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)  # and with it the lock
+    return False
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(path.name + ".lock")
+
+
 def hold(path: Path) -> int:
     """Take the one writer's lock of a ledger, which the kernel drops when its holder dies; return its handle.
 
     Raises ``LedgerError`` at once if another process holds it.
     """
-    lock = path.with_name(path.name + ".lock")
+    lock = _lock_of(path)
     with told("open", lock):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)

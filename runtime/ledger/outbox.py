@@ -18,9 +18,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from runtime.errors import LedgerError
 from runtime.header import is_name
 from runtime.ledger.anchor import read_anchor
-from runtime.ledger.errors import LedgerError, told
+from runtime.ledger.errors import told
 from runtime.ledger.schema import signed, unsigned
 from runtime.ledger.totals import Event
 from runtime.ledger.writer import Ledger
@@ -91,7 +92,9 @@ class Outbox:
         with told("read", self._ledger.path):
             start = read_anchor(self._ledger.journal.connection).seq if from_oldest else self._ledger.written_seq
         now_ns = signed(self._clock())
-        self._ledger.journal.change("INSERT INTO cursors VALUES (?, ?, ?, ?, NULL, NULL)", name, start, now_ns, now_ns)
+        # OR IGNORE: after a commit that failed on a full disk, the change of an earlier attempt still waits.
+        insert = "INSERT OR IGNORE INTO cursors VALUES (?, ?, ?, ?, NULL, NULL)"
+        self._ledger.journal.change(insert, name, start, now_ns, now_ns)
         self._ledger.note(Event.REGISTERED, {"subscriber": name, "after_seq": start})
         self._ledger.commit()
         return True
@@ -113,12 +116,13 @@ class Outbox:
         if not 0 <= seq <= self._ledger.written_seq:
             raise LedgerError(f"subscriber {name}: expected an acknowledgement of 0..{self._ledger.written_seq}, "
                               f"found {seq}; did it subscribe to another station?")  # fmt: skip
-        self._acked[name] = max(seq, self._acked.get(name, 0))
+        upto = self._acked[name] = max(seq, self._acked.get(name, 0))
         self._ledger.journal.change(
             "UPDATE cursors SET acked = max(acked, ?), acked_ns = ?, "
             "gap_from = CASE WHEN gap_to <= ? THEN NULL ELSE gap_from END, "
             "gap_to = CASE WHEN gap_to <= ? THEN NULL ELSE gap_to END WHERE name = ?",
-            *(seq, signed(self._clock()), seq, seq, name),
+            *(upto, signed(self._clock()), upto, upto, name),
+            instead_of=f"ack {name}",
         )
 
     def pending(self, name: str, limit: int, *, after: int = 0) -> Backlog:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -10,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from runtime.errors import LedgerError
 from runtime.inspection import ErrorWord, Verdict
 from runtime.ledger.anchor import Anchor, read_anchor
 from runtime.ledger.chain import Head
@@ -17,6 +19,8 @@ from runtime.ledger.errors import told
 from runtime.ledger.records import FrameKey, Kept
 from runtime.ledger.schema import open_reader, unsigned
 
+#: A number SQLite can hold.
+_SEQ = re.compile(r"[0-9]{1,18}")
 #: Rows fetched by one query: between two the writer's log can be checkpointed, however slow the reader is.
 _PAGE = 500
 
@@ -127,6 +131,30 @@ class Reader:
     def _all(self, statement: str, values: tuple[Any, ...] = ()) -> list[Any]:
         with told("read", self.path):
             return self._connection.execute(statement, values).fetchall()
+
+
+def find(reader: Reader, result: str) -> StoredInspection:
+    """Return the inspection named by a ``result_id`` or a ``seq``. Raises ``LedgerError`` if there is none."""
+    number = result.rpartition("-")[2]  # a result id ends in its seq: no need to read the whole table
+    found = reader.inspection(int(number)) if _SEQ.fullmatch(number) else None
+    if found is None or result not in (number, found.result_id):
+        found = reader.inspection_of(result)
+    if found is None:
+        raise LedgerError(
+            f"{reader.path}: expected inspection {result[:100]}, found none: it is no result of this station, or older "
+            "than its records; `edgead ledger show` lists the last ones"
+        )
+    return found
+
+
+def head_of(path: Path) -> dict[str, Any]:
+    """Return station, head of the chain (a witness), last ``seq`` and totals; empty if the file does not tell."""
+    try:
+        with Reader(path) as reader:
+            station, head, seq, totals = reader.head()
+    except (LedgerError, LookupError, TypeError, ValueError):  # damaged: ``check`` says how
+        return {}
+    return {"station": station, "head": str(head), "seq": seq, "totals": dict(sorted(totals.items()))}
 
 
 def _stored(row: tuple[Any, ...]) -> StoredInspection:

@@ -15,7 +15,8 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from runtime.ledger.errors import LedgerError, told
+from runtime.errors import LedgerError
+from runtime.ledger.errors import told
 
 #: Marks the file for tools like file(1): "EdLg".
 APPLICATION_ID = 0x45644C67

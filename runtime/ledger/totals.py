@@ -26,10 +26,12 @@ from runtime.ledger.schema import COLUMNS, Row
 class Event(StrEnum):
     """What else is recorded. The host notes the first group; the ledger writes the second itself."""
 
+    IN_USE = "in_use"  # the template a camera begins with: noted at every start
     SWAP = "swap"
     RESTART = "restart"  # of a worker
-    LATE_ANSWER = "late_answer"
+    LATE_ANSWER = "late_answer"  # of a worker, to a trigger that was answered at its deadline
     REFUSED = "refused"  # detail: {reason: how many since the last such event}
+    EVIDENCE_SKIPPED = "evidence_skipped"  # detail: {reason: how many since the last such event}
     REMARK = "remark"
 
     CREATED = "created"

@@ -24,11 +24,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from runtime.errors import LedgerError
 from runtime.inspection import Inspection, Verdict
 from runtime.ledger import lookup
 from runtime.ledger.chain import Head
 from runtime.ledger.checkpointer import Checkpointer
-from runtime.ledger.errors import LedgerError, LedgerFull, told
+from runtime.ledger.errors import LedgerFull, told
 from runtime.ledger.journal import Journal
 from runtime.ledger.opening import hold
 from runtime.ledger.records import Earlier, FrameKey, Kept, OpenTrigger, inspection_columns
@@ -40,6 +41,8 @@ from runtime.wire import encode_result
 CHECKPOINT_S = 1.0
 #: Records kept in memory while the disk is full: about 20 MB, two minutes of a line at 50 parts a second.
 MOST_UNWRITTEN = 20_000
+#: Why a frame that was there before is dropped.
+DUPLICATE = "duplicate"
 
 
 class Ledger:
@@ -130,6 +133,11 @@ class Ledger:
         return self.journal.unwritten
 
     @property
+    def pending(self) -> bool:
+        """Whether the next commit has something to write: records, or acknowledgements of subscribers."""
+        return self.journal.pending
+
+    @property
     def short_of_room(self) -> bool:
         """Whether the last commit or the last checkpoint found the disk full: make room."""
         return self.journal.full or self._checkpointer.full
@@ -155,10 +163,7 @@ class Ledger:
 
         Raises ``LedgerFull`` when the disk has been full for ``MOST_UNWRITTEN`` records: refuse it at the door.
         """
-        if self.journal.full and self.unwritten >= MOST_UNWRITTEN:
-            raise LedgerFull(
-                f"{self.path}: the disk is full and {self.unwritten} records wait in memory; free it to take triggers"
-            )
+        self._expect_room()
         stored_id = None if trigger_id is None else signed(trigger_id)
         record = self.journal.append("triggers", camera, stored_id, part_id, signed(received_ns), signed(deadline_ns))
         self._open[record] = OpenTrigger(record, camera, trigger_id, part_id, received_ns, deadline_ns)
@@ -171,9 +176,46 @@ class Ledger:
             raise LedgerError(f"trigger {trigger}: expected it open and without frame for {key}, found {waiting}")
         if (earlier := self.find(key)) is not None:
             raise LedgerError(f"expected a frame not seen before, found {key} under trigger {earlier.trigger}")
-        self.journal.append("frames", *key.columns(), signed(received_ns), trigger, "")
-        self._keys[key] = trigger
-        self._open[trigger] = replace(waiting, frame=key)
+        self._take(key, received_ns, waiting)
+
+    def arrive(
+        self,
+        key: FrameKey,
+        *,
+        received_ns: int,
+        deadline_ns: int,
+        trigger_id: int | None = None,
+        part_id: str = "",
+        since_ns: int | None = None,
+    ) -> int | Earlier:
+        """Record a frame that is its own trigger, and return the trigger's record number; or what it repeats.
+
+        A frame known already is recorded as dropped, ``duplicate``; so is one whose ``trigger_id`` its camera brought
+        at or after ``since_ns`` (UTC; None: trigger ids are not compared). Raises ``LedgerFull`` as ``trigger`` does.
+        """
+        self._expect_room()
+        earlier = self.find(key)
+        if earlier is None and trigger_id is not None and since_ns is not None:
+            earlier = self.find_trigger(key.camera, trigger_id, since_ns)
+        if earlier is not None:
+            self.drop(key, received_ns=received_ns, reason=DUPLICATE)
+            return earlier
+        record = self.trigger(
+            key.camera, received_ns=received_ns, deadline_ns=deadline_ns, trigger_id=trigger_id, part_id=part_id
+        )
+        self._take(key, received_ns, self._open[record])
+        return record
+
+    def _take(self, key: FrameKey, received_ns: int, waiting: OpenTrigger) -> None:
+        self.journal.append("frames", *key.columns(), signed(received_ns), waiting.trigger, "")
+        self._keys[key] = waiting.trigger
+        self._open[waiting.trigger] = replace(waiting, frame=key)
+
+    def _expect_room(self) -> None:
+        if self.journal.full and self.unwritten >= MOST_UNWRITTEN:
+            raise LedgerFull(
+                f"{self.path}: the disk is full and {self.unwritten} records wait in memory; free it to take triggers"
+            )
 
     def drop(self, key: FrameKey, *, received_ns: int, reason: str) -> None:
         """Record a frame that belongs to no open trigger (``duplicate``, ...): it is counted and not inspected."""

@@ -1,8 +1,9 @@
 """A detector that misbehaves when a frame tells it to, as a plugin: for tests of everything that must survive it.
 
 A frame whose first four bytes are ``MARK``, a ``Fault`` and an argument makes it misbehave. Every other frame has an
-answer anybody can work out (``right_answer``): the score is the mean of all pixels / 255, and column x of the map holds
-the mean of channel x modulo the number of channels / 255, so a map shows the channel order the detector saw.
+answer anybody can work out (``right_answer``): the score is the mean of all pixels / 255, and place (y, x) of the map
+holds the mean of channel x modulo the number of channels / 255, plus y / 16: a map shows the channel order the detector
+saw, and varies from place to place, as a living engine's must.
 """
 
 from __future__ import annotations
@@ -57,6 +58,16 @@ class Fault(IntEnum):
     """Raise an exception whose text UTF-8 cannot carry."""
     POISON = 13
     """Raise on this frame and on every later one of this process, as a CUDA fault does."""
+    ZERO_MAP = 14
+    """Answer with score 0 and a map of zeros, as an engine whose kernels no longer run."""
+    FLAT_MAP = 15
+    """Answer with the right score and a map of one value."""
+    OLD_MAP = 16
+    """Answer with the map of the frame before, as an engine that stopped writing its output."""
+    DIE_OUT = 17
+    """Answer this frame and every later one of this process with zeros."""
+    DRIFT = 18
+    """Answer rightly, and from the next frame on with scores that are too low, as where memory has gone bad."""
 
 
 class FaultySettings(BaseModel):
@@ -89,16 +100,25 @@ class Faulty(Detector):
             raise RuntimeError("this detector was told not to build its graph")
 
         class Obedient(torch.nn.Module):
+            before: Tensor | None = None
+
             def forward(self, frames: Tensor, zero: Tensor) -> object:
                 means = frames.to(torch.float32).mean(dim=(1, 2)) / 255  # [B, C]
                 columns = torch.arange(MAP_SIDE) % means.shape[1]
                 score = frames.to(torch.float32).mean(dim=(1, 2, 3)) / 255
-                anomaly_map = means[:, None, columns].expand(-1, MAP_SIDE, -1) + zero
-                if _poisoned:
+                anomaly_map = means[:, None, columns] + torch.arange(MAP_SIDE)[None, :, None] / 16 + zero
+                before, self.before = self.before, anomaly_map
+                if Fault.POISON in _lasting:
                     _raise(0)
+                if Fault.DIE_OUT in _lasting:
+                    return anomaly_map * 0, score * 0
+                if Fault.DRIFT in _lasting:
+                    return anomaly_map, score / 2
                 first = frames.flatten()[:4].tolist()
                 if tuple(first[:2]) != MARK:
                     return anomaly_map, score
+                if first[2] == Fault.OLD_MAP:
+                    return before, score
                 return _misbehave(Fault(first[2]), first[3], anomaly_map, score)
 
         del frame_shape
@@ -127,7 +147,7 @@ def right_answer(image: np.ndarray) -> tuple[np.ndarray, float]:
     means = channels.sum(axis=(0, 1)).astype(np.float32) / np.float32(channels[..., 0].size) / np.float32(255)
     score = np.float32(channels.sum()) / np.float32(channels.size) / np.float32(255)
     row = means[np.arange(MAP_SIDE) % channels.shape[2]]
-    return np.tile(row, (MAP_SIDE, 1)), float(score)
+    return row[None] + np.arange(MAP_SIDE, dtype=np.float32)[:, None] / 16, float(score)
 
 
 def _misbehave(fault: Fault, argument: int, anomaly_map: Tensor, score: Tensor) -> object:
@@ -140,15 +160,19 @@ def _misbehave(fault: Fault, argument: int, anomaly_map: Tensor, score: Tensor) 
         Fault.MAP_SHAPE: (anomaly_map[:, 1:], score),
         Fault.SCORE_SHAPE: (anomaly_map, score[:, None]),
         Fault.NO_PAIR: score,
+        Fault.ZERO_MAP: (anomaly_map * 0, score * 0),
+        Fault.FLAT_MAP: (anomaly_map * 0 + 0.25, score),
+        Fault.DIE_OUT: (anomaly_map * 0, score * 0),
     }
     return wrong.get(fault, (anomaly_map, score))
 
 
-_poisoned: list[bool] = []
+#: Faults that stay with the process once a frame has asked for them.
+_lasting: set[Fault] = set()
 
 
 def _poison(argument: int) -> None:
-    _poisoned.append(True)
+    _lasting.add(Fault.POISON)
     _raise(argument)
 
 
@@ -177,6 +201,8 @@ _ENDINGS: dict[Fault, Callable[[int], object]] = {
     Fault.RAISE: _raise,
     Fault.ODD_TEXT: _raise_odd_text,
     Fault.POISON: _poison,
+    Fault.DIE_OUT: lambda _argument: _lasting.add(Fault.DIE_OUT),
+    Fault.DRIFT: lambda _argument: _lasting.add(Fault.DRIFT),
     Fault.EXIT: os._exit,
     Fault.KILL: lambda _argument: os.kill(os.getpid(), signal.SIGKILL),
     Fault.HANG: _hang,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 hookimpl = pluggy.HookimplMarker("edgead")
 
-#: Side of the map of zeros it answers with.
+#: Side of the map it answers with.
 MAP_SIDE = 16
 
 
@@ -28,7 +28,10 @@ class NothingSettings(BaseModel):
 
 
 class Nothing(Detector):
-    """Answers every frame with score 0 and a map of zeros."""
+    """Answers every frame with score 0, and with as many of its own pixels as the map has room for.
+
+    The least that a living engine's map must do: differ from place to place, and from frame to frame.
+    """
 
     name = "nothing"
     version = "1"
@@ -39,23 +42,26 @@ class Nothing(Detector):
         import numpy as np
 
         del references, settings, context
-        zeros = {"map": np.zeros((1, MAP_SIDE, MAP_SIDE), np.float32), "score": np.zeros(1, np.float32)}
-        return TemplateContent({}, zeros, 1, 1, (MAP_SIDE, MAP_SIDE))
+        ramp = np.arange(MAP_SIDE * MAP_SIDE, dtype=np.float32).reshape(1, MAP_SIDE, MAP_SIDE)
+        return TemplateContent({}, {"map": ramp, "score": np.zeros(1, np.float32)}, 1, 1, (MAP_SIDE, MAP_SIDE))
 
     def graph(self, content: TemplateContent, frame_shape: tuple[int, int, int]) -> nn.Module:
-        """Return a module that ignores the frame and answers with copies of its bank."""
+        """Return a module that adds a few pixels of the frame to the ramp in its bank."""
         import torch
 
-        class Zeros(torch.nn.Module):
-            def forward(self, frames: Tensor, zero_map: Tensor, zero_score: Tensor) -> tuple[Tensor, Tensor]:
-                del frames
-                return zero_map.clone(), zero_score.clone()
+        height, width, _ = frame_shape
+        rows = torch.arange(MAP_SIDE) * height // MAP_SIDE
+        columns = torch.arange(MAP_SIDE) * width // MAP_SIDE
 
-        del content, frame_shape
-        return Zeros()
+        class Pixels(torch.nn.Module):
+            def forward(self, frames: Tensor, ramp: Tensor, zero_score: Tensor) -> tuple[Tensor, Tensor]:
+                return ramp + frames[:, rows][:, :, columns, 0], zero_score.clone()
+
+        del content
+        return Pixels()
 
     def bank(self, content: TemplateContent) -> Mapping[str, Tensor]:
-        """Return the zeros it answers with."""
+        """Return the ramp and the score it answers with."""
         import torch
 
         return {name: torch.from_numpy(content.tensors[name]) for name in ("map", "score")}

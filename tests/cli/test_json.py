@@ -165,17 +165,19 @@ def test_validate(calibrated, tmp_path, run):
 @pytest.mark.slow
 @pytest.mark.system
 def test_bench_host(start):
-    """`bench host --json` has latency and throughput of both sides for each case, and says what was measured where."""
+    """`bench host --json` has latency and throughput of all sides for each case, and says what was measured where."""
     process = start("bench", "host", "--frames", 10, "--json")
     out, err = process.communicate(timeout=100)
     assert process.returncode == 0, err
     figures = json.loads(out.splitlines()[-1])
     assert figures.keys() == {"cases", "machine"}
     for case in figures["cases"]:
-        for figure in ("echo_ms_p50", "host_ms_p50", "echo_ms_p99", "host_ms_p99", "echo_fps", "host_fps"):
+        sides = ("echo", "host", "ledger")
+        for figure in [f"{side}_{figure}" for side in sides for figure in ("ms_p50", "ms_p99", "fps")]:
             assert math.isfinite(case[figure])
             assert case[figure] > 0
         assert case["ratio_p50"] == pytest.approx(case["host_ms_p50"] / case["echo_ms_p50"], abs=1e-3)
+        assert case["ledger_ratio_p50"] == pytest.approx(case["ledger_ms_p50"] / case["echo_ms_p50"], abs=1e-3)
         assert case["ratio_p99"] == pytest.approx(case["host_ms_p99"] / case["echo_ms_p99"], abs=1e-3)
     assert [case["bytes"] for case in figures["cases"]] == [320 * 320 * 3, 2048 * 2448]
     assert figures["machine"].keys() >= {"cpu", "cores", "python", "pyzmq", "frames_per_case"}

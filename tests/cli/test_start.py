@@ -13,7 +13,7 @@ from runtime.local import edgead_command
 HEAVY = ("torch", "numpy", "pydantic", "cv2", "zmq", "scipy", "sklearn", "pluggy", "msgpack", "ruamel")
 COMMANDS = (
     "demo", "init", "validate", "calibrate", "extend", "evaluate", "run", "camera", "watch", "status", "plugins",
-    "doctor", "bench",
+    "doctor", "bench", "replay", "ledger check", "ledger show", "ledger export",
     "templates list", "templates show", "templates activate", "templates rollback", "templates verify",
     "templates export", "templates import", "weights list", "weights add", "weights fetch",
 )  # fmt: skip

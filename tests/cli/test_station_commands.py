@@ -1,8 +1,11 @@
 """A station by command line: run, camera, watch and status as processes of their own."""
 
+import csv
 import json
 import signal
+import sqlite3
 import time
+from contextlib import closing
 
 import cv2
 import numpy as np
@@ -67,6 +70,57 @@ def test_camera_station_watch(station, dataset, tmp_path, start, run):
     table = run("status", "--station", path)
     assert max(map(len, table.out.splitlines())) <= 80
     assert "camera top" in table.out
+
+
+def test_the_ledger_of_a_station(station, dataset, tmp_path, run):
+    """A running station's record is proven, shown, exported and computed again, bit for bit; a changed row is named."""
+    path, process = station
+    assert run("camera", dataset / "test", "--station", path, "--part-prefix", "P", "--json").code == 0
+    done = run("ledger", "check", path, "--json")
+    assert (done.code, done.last["ok"], done.last["problems"], done.last["seq"]) == (0, True, [], 10)
+    assert done.last["totals"]["triggers"] == done.last["totals"]["inspections"] == 10
+    head = done.last["head"]
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+    assert run("ledger", "check", path, "--witness", head, "--json").code == 0
+    forged = run("ledger", "check", path, "--witness", f"{head.partition(':')[0]}:{'0' * 64}", "--json")
+    assert (forged.code, forged.last["problems"][0]["kind"]) == (1, "witness")
+
+    shown = run("ledger", "show", path, "--last", 3, "--json").last
+    assert [(each["seq"], each["part_id"]) for each in shown] == [(8, "P000007"), (9, "P000008"), (10, "P000009")]
+    bad = run("ledger", "show", path, "--verdict", "notok", "--json").last
+    assert {each["verdict"] for each in bad} == {"NotOK"}
+    kinds = {each["kind"] for each in run("ledger", "show", path, "--events", "--json").last}
+    assert kinds >= {"created", "opened", "in_use", "closed"}
+    printed = run("ledger", "show", path).out
+    assert "NotOK" in printed
+    assert max(map(len, printed.splitlines())) <= 80
+
+    for name in ("out.csv", "out.jsonl"):
+        assert run("ledger", "export", tmp_path / name, path, "--json").last["count"] == 10
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    with (tmp_path / "out.csv").open(newline="") as stream:
+        table = list(csv.DictReader(stream))
+    assert [each["result_id"] for each in lines] == [each["result_id"] for each in table]
+    assert [each["seq"] for each in lines] == list(range(1, 11))
+    assert run("ledger", "export", tmp_path / "out.xml", path).code == 2
+
+    again = run("replay", path, "--result", bad[0]["result_id"], "--json")
+    assert (again.code, again.last["same"], again.last["score"]) == (0, True, bad[0]["score"])
+    whole = run("ledger", "show", path, "--result", bad[0]["seq"], "--json").last
+    assert (whole["score"], whole["result_id"], whole["evidence_bytes"] > 0) == (
+        bad[0]["score"],
+        bad[0]["result_id"],
+        True,
+    )
+    missing = run("replay", path, "--result", "nosuch-99")
+    assert (missing.code, "Traceback" in missing.err) == (8, False)
+
+    with closing(sqlite3.connect(tmp_path / "ledger" / "ledger.sqlite", isolation_level=None)) as connection:
+        connection.execute("UPDATE inspections SET verdict = 1 WHERE seq = ?", (bad[0]["seq"],))
+    changed = run("ledger", "check", "--ledger", tmp_path / "ledger", "--json")
+    assert changed.code == 1
+    assert f"inspections record {bad[0]['record']}" in changed.err
 
 
 def _check_pictures(pictures, dataset):

@@ -1,5 +1,6 @@
 """The camera's side of the wire, against a socket of the test's own in the station's place."""
 
+import time
 import zlib
 
 import numpy as np
@@ -86,7 +87,13 @@ def test_receipts_are_counted(answer, verdicts, refused, station, connect):
     receipt = Receipt(camera="top", session=client.session, frame_id=0, **answer)
     station[0].send_multipart([identity, *encode_receipt(receipt)])
     assert client.receive(20_000) == receipt
-    assert client.count.as_json() == {"sent": 1, "answered": 1, "verdicts": verdicts, "refused": refused}
+    assert client.count.as_json() == {
+        "sent": 1,
+        "sent_again": 0,
+        "answered": 1,
+        "verdicts": verdicts,
+        "refused": refused,
+    }
 
 
 def test_bytes_that_are_no_receipt_are_refused(station, connect):
@@ -108,3 +115,54 @@ def test_a_mute_station_is_named(station, connect):
     with pytest.raises(StationError, match="left 2 of 2 frames") as raised:
         client.wait_until_outstanding(0)
     assert station[1] in str(raised.value)
+
+
+def take(sock):
+    """Return (identity, frame id) of the next frame."""
+    identity, *parts = sock.recv_multipart(copy=False)
+    return identity.bytes, decode_frame([part.buffer for part in parts])[0].frame_id
+
+
+def answer(sock, identity, client, frame_id):
+    """Send a frame's receipt."""
+    receipt = Receipt(camera="top", session=client.session, frame_id=frame_id, **ACCEPTED)
+    sock.send_multipart([identity, *encode_receipt(receipt)])
+
+
+@pytest.mark.parametrize("window", [0, 4])
+def test_unanswered_frames_are_sent_again_to_a_station_that_came_back(window):
+    """After a lost connection the frames without a receipt come again, no others, and count once however often told."""
+    with zmq.Context() as context:
+        context.setsockopt(zmq.LINGER, 0)
+        first = context.socket(zmq.ROUTER)
+        first.setsockopt(zmq.RCVTIMEO, 20_000)
+        address = f"tcp://127.0.0.1:{first.bind_to_random_port('tcp://127.0.0.1')}"
+        client = CameraClient(CameraOptions(name="top", address=address, window=window, timeout_s=20))
+        for number in range(3):
+            client.send(Acquired(image(1), number))
+        (identity, _), *_ = [take(first) for _ in range(3)]
+        answer(first, identity, client, 1)
+        assert client.receive(20_000).frame_id == 1
+        first.close()
+        with context.socket(zmq.ROUTER) as second:
+            second.setsockopt(zmq.RCVTIMEO, 20_000)
+            give_up = time.monotonic() + 20
+            while True:  # the first one's port is let go of in the background
+                try:
+                    second.bind(address)
+                    break
+                except zmq.ZMQError:
+                    assert time.monotonic() < give_up
+                    time.sleep(0.01)
+            while client.count.sent_again < 2:
+                assert client.receive(50) is None
+                assert time.monotonic() < give_up
+            again = [take(second) for _ in range(2)]
+            assert [frame_id for _, frame_id in again] == [0, 2]
+            for identity, frame_id in [again[0], *again]:
+                answer(second, identity, client, frame_id)
+            client.wait_until_outstanding(0)
+            assert client.receive(100) is None
+            account = client.count.as_json()
+            client.close()
+    assert account == {"sent": 3, "sent_again": 2, "answered": 3, "verdicts": {"OK": 3}, "refused": {}}

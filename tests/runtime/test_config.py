@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import configs
-from runtime.config import Station, load_station, station_schema
+from runtime.config import Evidence, Ledger, Station, load_station, station_schema
 from runtime.errors import ConfigError
 
 CONFIGS = Path(configs.__file__).parent
@@ -40,9 +40,11 @@ def test_the_shipped_station_file_is_the_defaults(tmp_path):
     """configs/station.yaml loads as it is, spells out every key, and says nothing but the defaults."""
     shipped = load_station(CONFIGS / "station.yaml")
     smallest = load(tmp_path, SMALLEST)
-    assert shipped.model_copy(update={"store": smallest.store}) == smallest
+    ledger = shipped.ledger.model_copy(update={"path": smallest.ledger.path})
+    assert shipped.model_copy(update={"store": smallest.store, "ledger": ledger}) == smallest
     text = (CONFIGS / "station.yaml").read_text(encoding="utf-8")
     models = [Station, *(field.annotation for field in map(Station.model_fields.get, ("worker", "publish")))]
+    models += [Ledger, Evidence]
     names = [field.alias or name for model in models for name, field in model.model_fields.items()]
     assert [
         name for name in [*names, "product", "detector", "queue"] if not re.search(rf"^ *{name}:", text, re.MULTILINE)
@@ -76,6 +78,8 @@ def test_the_schema_file_is_current():
         ),
         ("worker: {hang_s: .inf}", "station.yaml:5: worker.hang_s: Input should be less than or equal to 3600"),
         ("worker: {device: gpu}", "station.yaml:5: worker.device: String should match pattern"),
+        ("ledger: {days: 3}", "station.yaml:5: ledger.days: unknown key"),
+        ("ledger: {evidence: {ok_every: -1}}", "station.yaml:5: ledger.evidence.ok_every: Input should be greater"),
         ("store: 3", "station.yaml:5: store: Input is not a valid path"),
     ],
 )
@@ -100,6 +104,14 @@ def test_every_fault_of_a_file_is_told_at_once(tmp_path):
 def test_no_is_a_name(tmp_path):
     """A station in Norway may be called NO: YAML 1.2 keeps it text."""
     assert load(tmp_path, SMALLEST.replace("line1", "NO")).station == "NO"
+
+
+def test_the_ledger_is_beside_the_file_unless_there_is_none(tmp_path):
+    """A ledger's folder is relative to the file, its files have fixed names, and null means no ledger."""
+    ledger = load(tmp_path, SMALLEST).ledger
+    assert (ledger.file, ledger.evidence_folder) == (tmp_path / "ledger/ledger.sqlite", tmp_path / "ledger/evidence")
+    assert load(tmp_path, SMALLEST + "ledger: {path: ../records}\n").ledger.path == tmp_path.parent / "records"
+    assert load(tmp_path, SMALLEST + "ledger: null\n").ledger is None
 
 
 @pytest.mark.parametrize("schema", ["edgead.station/2", "1", "null"])
@@ -130,7 +142,15 @@ def test_other_addresses_are_refused_with_an_example(tmp_path, address):
 
 def test_two_sockets_cannot_share_an_address(tmp_path):
     """Frames and results on one address are refused: the second bind would fail at start-up."""
-    assert "three different addresses" in refusal(tmp_path, SMALLEST + "results: tcp://127.0.0.1:5601\n")
+    assert "need different addresses" in refusal(tmp_path, SMALLEST + "results: tcp://127.0.0.1:5601\n")
+
+
+def test_deliveries_need_a_ledger(tmp_path):
+    """Durable delivery without a record to deliver from is refused, with what to do."""
+    text = SMALLEST + "deliveries: tcp://127.0.0.1:5604\n"
+    assert load(tmp_path, text).deliveries == "tcp://127.0.0.1:5604"
+    assert "deliveries need a ledger" in refusal(tmp_path, text + "ledger: null\n")
+    assert "need different addresses" in refusal(tmp_path, text.replace("5604", "5603"))
 
 
 @pytest.mark.parametrize("camera", ["top.left", "a b", "x" * 65, "größe"])

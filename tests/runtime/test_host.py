@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgpack
 import numpy as np
 import pytest
 import zmq
 
 from runtime.config import load_station
-from runtime.host import Host, HostState
+from runtime.host import Host
 from runtime.inspection import ErrorWord
+from runtime.lifecycle import State
 from runtime.local import free_addresses
 from runtime.store import Store
 from runtime.subscriber import ask_status
@@ -44,14 +47,15 @@ def make_host(folder, monkeypatch) -> Iterator[Callable[[], Host]]:
     def make() -> Host:
         frames, results, status = free_addresses(3)
         camera = {"product": PRODUCT, "detector": "faulty", "deadline_ms": 20, "queue": 1}
-        path = write_station(folder, {"top": camera}, max_frame_bytes=64, frames=frames, results=results, status=status)
+        addresses = {"frames": frames, "results": results, "status": status}
+        path = write_station(folder, {"top": camera}, max_frame_bytes=64, ledger=None, **addresses)
         made.append(Host(load_station(path), ()))
         return made[-1]
 
     yield make
     for host in made:
         worker = host.lanes["top"].worker
-        if host.state is not HostState.STOPPED:
+        if host.state is not State.STOPPING:
             host.lanes["top"].stop(0)
             host._wake_reader.close()
             host._wake_writer.close()
@@ -135,6 +139,36 @@ def test_the_host_sleeps_until_something_is_due(make_host, monkeypatch, due, exp
         assert host._timeout_ms() == expected
 
 
+def test_the_service_manager_hears_of_it(make_host, monkeypatch, tmp_path):
+    """Ready when the worker is, alive from the loop, trouble in one line, stopping; no worker inherits the way."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(10)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "1000000")
+        host = make_host()
+        heard: list[str] = []
+
+        def hear(line: str) -> None:
+            while line not in heard:
+                heard.extend(manager.recv(4096).decode().split("\n"))
+
+        with running(host):
+            hear("STATUS=starting: top starting (loading)")
+            assert "READY=1" not in heard
+            host.lanes["top"].worker.end._socket.send(msgpack.packb({"op": "ready"}))
+            hear("STATUS=ready: 1 of 1 cameras are inspected")
+            assert heard.count("READY=1") == 1
+            heard.clear()
+            hear("WATCHDOG=1")
+            assert "NOTIFY_SOCKET" not in os.environ
+            host.lanes["top"].worker.end.close()
+            hear("STATUS=degraded: top degraded (died (exit status -9))")
+            assert ask_status(host.station.status, 10)["state"] == "degraded"
+        hear("STOPPING=1")
+    assert host.state is State.STOPPING
+
+
 def test_workers_that_swap_their_descriptors(make_host, monkeypatch):
     """Two workers that died together and came back with each other's descriptor are each read by their own lane."""
     host = make_host()
@@ -164,15 +198,15 @@ def test_cameras_that_never_pause_cannot_keep_a_host_alive(make_host, monkeypatc
     monkeypatch.setattr(host, "_take_frames", lambda: True)
     with running(host):
         pass
-    assert host.state is HostState.STOPPED
+    assert host.state is State.STOPPING
 
 
 def test_a_host_that_has_ended(make_host):
     """An ended host has freed its addresses and memory, and another request to stop is no error."""
     host = make_host()
     with running(host):
-        assert ask_status(host.station.status, 10)["state"] == "running"
-    assert host.state is HostState.STOPPED
+        assert ask_status(host.station.status, 10)["state"] == "starting"
+    assert host.state is State.STOPPING
     assert host.lanes["top"]._slots._memory.closed
     host.stop()
     with zmq.Context() as context:

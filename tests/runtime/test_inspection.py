@@ -120,4 +120,7 @@ def test_the_numbers_of_verdicts_and_errors_are_fixed():
         "detector_starting": 14,
         "stopping": 15,
         "threshold_missing": 16,
+        "host_lost": 17,
+        "frame_exposure": 18,
+        "frame_repeated": 19,
     }

@@ -15,8 +15,9 @@ from runtime.frame import FrameHeader, PixelFormat
 from runtime.host import Host
 from runtime.inspection import ErrorWord, Verdict
 from runtime.lane import Lane
+from runtime.lifecycle import State
+from runtime.publication import inspection_of
 from runtime.store import Store
-from runtime.supervisor import WorkerState
 from runtime.testing.faulty import MAP_SIDE, Faulty
 from runtime.testing.played_worker import PlayedWorker
 from runtime.testing.station import PRODUCT, put_template, write_station
@@ -67,7 +68,8 @@ class Bench:
     def published(self, answer: Any) -> Any:
         """Return what a subscriber reads of an answer."""
         payloads = [part for part in (answer.map_payload, answer.preview) if part]
-        return decode_result([*encode_result(self.host._inspection(self.lane, answer)), *payloads])[0]
+        inspection = inspection_of(self.lane, answer, seq=answer.number, station="test", run_id="run")
+        return decode_result([*encode_result(inspection), *payloads])[0]
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +95,7 @@ def make_bench(folders, monkeypatch):
 
     yield make
     for bench in made:
-        if bench.worker.state is not WorkerState.STOPPED:
+        if bench.worker.state is not State.STOPPING:
             bench.lane.stop(0)
         bench.host._wake_reader.close()
         bench.host._wake_writer.close()
@@ -159,7 +161,15 @@ def test_a_decided_frame(bench):
     assert bench.take() is None
     assert bench.advance() == []
     asked = bench.worker.played()
-    assert asked == {"op": "inspect", "ticket": FIRST, "slot": 0, "shape": [2, 3, 1], "format": "mono8"}
+    assert asked == {
+        "op": "inspect",
+        "ticket": FIRST,
+        "slot": 0,
+        "shape": [2, 3, 1],
+        "format": "mono8",
+        "frame": [1, FIRST],
+        "live": True,
+    }
     slots = bench.lane._slots
     assert bytes(slots.frame(0, 6)) == bytes(PIXELS)
     anomaly_map = np.arange(MAP_SIDE * MAP_SIDE, dtype="<f2").tobytes()
@@ -214,7 +224,7 @@ def test_a_worker_out_of_step_is_replaced(bench, packet):
     (answer,) = bench.say(packet)
     assert (answer.number, answer.verdict, answer.error) == (FIRST, Verdict.NOT_DECIDABLE, ErrorWord.DETECTOR_CRASH)
     assert bench.worker.process.killed
-    assert bench.worker.state is WorkerState.RESTARTING
+    assert bench.worker.state is State.DEGRADED
     bench.now_ns = bench.worker.next_due_ns(None)
     bench.now_ns -= 50 * MS  # the second frame's deadline is that of its arrival
     bench.worker._start_at_ns = bench.now_ns
@@ -229,7 +239,7 @@ def test_a_worker_out_of_step_is_replaced(bench, packet):
 def test_an_answer_nobody_asked_for(bench, op):
     """A record without a frame in hand replaces the worker and makes no inspection."""
     assert bench.say({**done(FIRST), "op": op}) == []
-    assert bench.worker.state is WorkerState.RESTARTING
+    assert bench.worker.state is State.DEGRADED
     assert bench.lane.status()["inspections"] == 0
 
 
@@ -238,7 +248,7 @@ def test_a_frame_is_dispatched_without_waiting_for_the_rest(bench):
     bench.take()
     bench.lane.dispatch(bench.now_ns)
     assert bench.worker.played()["ticket"] == FIRST
-    bench.lane.worker.state = WorkerState.RESTARTING
+    bench.lane.worker.state = State.DEGRADED
     bench.take()
     bench.lane.dispatch(bench.now_ns)
     assert bench.lane.pipeline.waiting == 1
@@ -262,10 +272,10 @@ def test_the_same_answer_twice(bench):
     bench.advance()
     answers = bench.say(done(FIRST), done(FIRST))
     assert [answer.verdict for answer in answers] == [Verdict.OK]
-    assert bench.worker.state is WorkerState.RESTARTING
+    assert bench.worker.state is State.DEGRADED
 
 
-@pytest.mark.parametrize("word", ["detector_error", "result_bad"])
+@pytest.mark.parametrize("word", ["detector_error", "result_bad", "frame_exposure", "frame_repeated"])
 def test_an_undecided_record(bench, word):
     """The worker's own error word and its detail are passed on."""
     bench.take()
@@ -379,3 +389,99 @@ def test_stop_answers_everything(bench):
     assert [answer.error for answer in bench.lane.stop(bench.now_ns)] == [ErrorWord.STOPPING] * 3
     status = bench.lane.status()
     assert (status["frames"], status["inspections"], status["unanswered"]) == (3, 3, 0)
+
+
+def fail(bench: Bench) -> list[Any]:
+    """Have the worker die until its restart budget is spent; return the answers of the last death."""
+    answers: list[Any] = []
+    while bench.worker.state is not State.FAILED:
+        bench.worker._start_at_ns = bench.now_ns
+        bench.advance()
+        bench.worker.end.close()
+        answers = list(bench.lane.read_worker(bench.now_ns))
+    return answers
+
+
+def test_a_failed_worker_keeps_no_frame_waiting(make_bench):
+    """Once the restart budget is spent the frames that wait, and every new one, are NotDecidable at once."""
+    bench = make_bench(worker={"threads": 1, "restart_budget": 3})
+    assert [bench.take(), bench.take()] == [None, None]
+    answers = fail(bench)
+    assert [(answer.number, answer.error) for answer in answers] == [
+        (FIRST, ErrorWord.DETECTOR_CRASH),
+        (FIRST + 1, ErrorWord.DETECTOR_CRASH),
+    ]
+    assert bench.worker.restarts == 4
+    refused = bench.take()
+    assert (refused.verdict, refused.error) == (Verdict.NOT_DECIDABLE, ErrorWord.DETECTOR_CRASH)
+    assert "died" in refused.detail
+    status = bench.lane.status()
+    assert (status["worker"], status["frames"], status["inspections"]) == ("failed", 3, 3)
+
+
+def test_a_failed_worker_that_comes_back_inspects(make_bench):
+    """A restart is tried every 30 s, and the first frame after it is decided: nobody is needed."""
+    bench = make_bench(worker={"threads": 1, "restart_budget": 0})
+    fail(bench)
+    bench.advance(29_999)
+    assert bench.worker.pid is None
+    bench.now_ns += MS
+    bench.make_ready()
+    assert bench.take() is None
+    bench.advance()
+    (answer,) = bench.say(done(FIRST))
+    assert (answer.verdict, bench.lane.status()["worker"]) == (Verdict.OK, "ready")
+
+
+def test_an_idle_worker_is_asked_for_a_sign_of_life(bench):
+    """A second after the last frame the worker is asked; while it holds a frame it is not; the lane wakes for it."""
+    bench.take()
+    bench.advance()
+    assert bench.worker.played()["op"] == "inspect"
+    bench.advance(50)
+    bench.say(done(FIRST))
+    bench.advance()
+    assert bench.lane.next_due_ns() == bench.now_ns + 1000 * MS
+    bench.advance(1000)
+    assert bench.worker.played() == {"op": "ping", "golden": False}
+    assert bench.say({"op": "alive", "golden": False}) == []
+    assert bench.worker.state is State.READY
+
+
+def test_an_idle_worker_that_hangs(bench):
+    """A worker silent while idle is replaced after its time, and the part that comes then finds a new one loading."""
+    bench.advance(1000)
+    assert bench.worker.played()["op"] == "ping"
+    bench.advance(10_000)
+    assert bench.worker.state is State.READY
+    bench.advance(1)
+    assert bench.worker.process.killed
+    assert bench.lane.status()["last_error"] == "silent for 10 s while idle (exit status -9)"
+
+
+def test_a_worker_that_fails_its_self_test(bench):
+    """A worker that no longer answers a golden frame as it did is replaced, and its reason kept."""
+    bench.advance(60_000)
+    assert bench.worker.played() == {"op": "ping", "golden": True}
+    assert bench.say({"op": "unfit", "error": "TemplateError: score"}) == []
+    assert bench.worker.state is State.DEGRADED
+    assert bench.lane.status()["last_error"] == "failed its self-test: TemplateError: score (exit status -9)"
+
+
+def test_self_tests_are_counted(bench):
+    """A self-test that was passed is in the status; a sign of life nobody asked for costs the worker its place."""
+    bench.advance(60_000)
+    bench.say({"op": "alive", "golden": True})
+    assert bench.lane.status()["self_tests"] == 1
+    bench.say({"op": "alive", "golden": True})
+    assert bench.worker.state is State.DEGRADED
+    assert bench.lane.status()["self_tests"] == 1
+
+
+@pytest.mark.parametrize("fields", [{"source": "a.png"}, {"simulated": True}])
+def test_a_replayed_frame_is_not_live(bench, fields):
+    """The worker is told which frames a camera took now: only those may not repeat."""
+    header = FrameHeader("top", 1, FIRST, 2, 3, PixelFormat.MONO8, 0, **fields)
+    bench.lane.take(header, PIXELS, FIRST, bench.now_ns, 0)
+    bench.advance()
+    assert bench.worker.played()["live"] is False

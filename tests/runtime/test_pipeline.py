@@ -211,5 +211,6 @@ def test_a_waiting_frame_is_told_why():
     assert WAITING_ERROR == {
         "starting": ErrorWord.DETECTOR_STARTING,
         "ready": ErrorWord.OVERLOAD,
-        "restarting": ErrorWord.DETECTOR_CRASH,
+        "degraded": ErrorWord.DETECTOR_CRASH,
+        "failed": ErrorWord.DETECTOR_CRASH,
     }

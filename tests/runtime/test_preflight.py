@@ -5,6 +5,7 @@ import socket
 import pytest
 
 from runtime.detector import DetectorContext
+from runtime.ledger import Ledger
 from runtime.manifest import DetectorIdentity, Thresholds
 from runtime.preflight import check_station
 from runtime.registry import load_plugins
@@ -55,7 +56,8 @@ def test_a_station_without_a_fault(station):
     report, faults = station()
     assert (report.ok, faults) == (True, {})
     details = {each["check"]: each["detail"] for each in report.checks}
-    assert [*details] == ["station file", "frames address", "results address", "status address", "store", "camera top"]
+    addresses = ["frames address", "results address", "status address"]
+    assert [*details] == ["station file", *addresses, "ledger", "store", "camera top"]
     assert template[:12] in details["camera top"]
     assert "threshold 1.0000" in details["camera top"]
 
@@ -154,3 +156,21 @@ def test_no_threshold_is_said(station):
     report, faults = station()
     assert faults == {}
     assert "NotDecidable" in report.checks[-1]["detail"]
+
+
+def test_the_ledger_is_looked_at(station, tmp_path):
+    """A ledger that is held, another station's, or in a place that cannot be written is a fault."""
+    put(station.store)
+    with Ledger(tmp_path / "ledger" / "ledger.sqlite", "line1"):
+        _, faults = station()
+        assert "another process writes it" in faults["ledger"]
+    report, faults = station()
+    assert (report.ok, faults) == (True, {})
+    _, faults = station(station="line2")
+    assert "expected the ledger of station 'line2', found that of 'line1'" in faults["ledger"]
+    (tmp_path / "file").write_text("")
+    _, faults = station(ledger="{path: file/ledger}")
+    assert "expected a folder that can be written" in faults["ledger"]
+    report, faults = station(ledger="null")
+    assert "ledger" not in {each["check"] for each in report.checks}
+    assert faults == {}

@@ -19,6 +19,7 @@ from runtime.frame import Clock, FrameHeader, PixelFormat
 from runtime.host import Host
 from runtime.inspection import ErrorWord, Inspection, MapInfo, Verdict
 from runtime.lane import Lane
+from runtime.ledger_records import LedgerRecords
 from runtime.wire import Receipt
 
 TESTS = Path(__file__).parents[1]
@@ -159,6 +160,7 @@ def _keys(method: object) -> set[str]:
 
 
 def test_the_status_tables_list_every_key():
-    """What the host answers on the status socket is what the two tables say, at both levels."""
+    """What the host answers on the status socket is what the tables say, at every level."""
     assert set(first_column("Status")) == _keys(Host.status)
     assert set(first_column("Status", 1)) == _keys(Lane.status)
+    assert set(first_column("Status", 2)) == _keys(LedgerRecords.status)

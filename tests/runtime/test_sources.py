@@ -105,7 +105,9 @@ def test_a_video_is_read_as_rgb(video):
 
 def test_a_video_is_repeated(video):
     """With loop a video file is opened again when it ends."""
-    reds = [float(each.image[..., 0].mean()) for each in islice(open_source(str(video), loop=True), 7)]
+    shown = list(islice(open_source(str(video), loop=True), 7))
+    assert [each.source for each in shown] == [f"{video.name}#{number}" for number in (0, 1, 2, 3, 4, 0, 1)]
+    reds = [float(each.image[..., 0].mean()) for each in shown]
     assert reds[5:] == pytest.approx(reds[:2], abs=1)
 
 

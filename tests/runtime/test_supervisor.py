@@ -1,4 +1,7 @@
-"""The supervisor: every transition of its drawing, its clocks, and an end from every state."""
+"""The supervisor: its clocks, its restart budget, its signs of life, and an end from every state.
+
+Which event leads from which state to which: ``test_lifecycle.py``.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,33 @@ from collections.abc import Iterator
 
 import pytest
 
+from runtime.lifecycle import State
+from runtime.pulse import HEARTBEAT_S
 from runtime.slots import Slots
-from runtime.supervisor import FIRST_BACKOFF_S, HEALTHY_S, MAX_BACKOFF_S, WorkerState
+from runtime.supervisor import FIRST_BACKOFF_S, HEALTHY_S, MAX_BACKOFF_S
 from runtime.testing.played_worker import PlayedWorker
 
 S = 1_000_000_000
+BUDGET, WINDOW_S = 20, 3600
 
 
 @pytest.fixture
 def worker() -> Iterator[PlayedWorker]:
-    """Return a supervisor that has started nothing yet; a worker may take 60 s to load and 10 s over a frame."""
+    """Return a supervisor that has started nothing yet.
+
+    A worker may take 60 s to load and 10 s over a frame, die 20 times an hour, and proves itself every 30 s.
+    """
     slots = Slots.create(1, 64, 64)
-    played = PlayedWorker("top", {"op": "setup"}, slots, start_timeout_s=60, hang_s=10)
+    played = PlayedWorker(
+        "top",
+        {"op": "setup"},
+        slots,
+        start_timeout_s=60,
+        hang_s=10,
+        restart_budget=BUDGET,
+        restart_window_s=WINDOW_S,
+        self_test_s=30,
+    )
     yield played
     played.stop()
     if played.starts:
@@ -40,15 +58,15 @@ def die(worker: PlayedWorker, now_ns: int) -> float:
 
 def test_starting_to_ready(worker):
     """A worker is started at once, gets its setup first, and is ready when it says so."""
-    assert worker.state is WorkerState.STARTING
+    assert worker.state is State.STARTING
     assert worker.pid is None
     assert worker.start_if_due(5 * S)
     assert worker.played() == {"op": "setup"}
-    assert (worker.state, worker.pid) == (WorkerState.STARTING, 1)
+    assert (worker.state, worker.pid) == (State.STARTING, 1)
     assert worker.next_due_ns(None) == 65 * S
     worker.ready(7 * S)
-    assert worker.state is WorkerState.READY
-    assert worker.next_due_ns(None) is None
+    assert worker.state is State.READY
+    assert worker.next_due_ns(None) == (7 + HEARTBEAT_S) * S
 
 
 def test_a_living_worker_is_not_started_again(worker):
@@ -58,31 +76,31 @@ def test_a_living_worker_is_not_started_again(worker):
     assert worker.starts == 1
 
 
-def test_starting_to_restarting(worker):
+def test_starting_to_degraded(worker):
     """A worker that dies while it loads is killed, counted, and started again after its pause, not before."""
     worker.start_if_due(0)
     assert die(worker, S) == FIRST_BACKOFF_S
-    assert (worker.state, worker.restarts, worker.pid) == (WorkerState.RESTARTING, 1, None)
+    assert (worker.state, worker.restarts, worker.pid) == (State.DEGRADED, 1, None)
     assert worker.process.killed
     assert worker.last_error == "died (exit status -9)"
     assert not worker.start_if_due(S + int(FIRST_BACKOFF_S * S) - 1)
     assert worker.start_if_due(S + int(FIRST_BACKOFF_S * S))
-    assert worker.state is WorkerState.RESTARTING
+    assert worker.state is State.DEGRADED
 
 
-def test_restarting_to_ready(worker):
+def test_degraded_to_ready(worker):
     """A worker that comes back ready clears the error and keeps the count."""
     worker.start_if_due(0)
     die(worker, S)
     start(worker, 2 * S)
-    assert (worker.state, worker.restarts, worker.last_error) == (WorkerState.READY, 1, "")
+    assert (worker.state, worker.restarts, worker.last_error) == (State.READY, 1, "")
 
 
-def test_ready_to_restarting(worker):
+def test_ready_to_degraded(worker):
     """A worker that dies in service is buried: its line is closed and what is sent to it is refused."""
     start(worker, 0)
     die(worker, S)
-    assert (worker.state, worker.link) == (WorkerState.RESTARTING, None)
+    assert (worker.state, worker.link) == (State.DEGRADED, None)
     with pytest.raises(EOFError):
         worker.send({"op": "inspect"})
     assert worker.played() == {"op": "setup"}
@@ -90,7 +108,7 @@ def test_ready_to_restarting(worker):
         worker.played()
 
 
-def test_restarting_to_restarting(worker):
+def test_degraded_to_degraded(worker):
     """Each early death doubles the pause, up to the longest one."""
     pauses = []
     now_ns = 0
@@ -131,7 +149,7 @@ def test_not_ready_in_time(worker):
 
 
 def test_silent_over_a_frame(worker):
-    """A ready worker is overdue only while it holds a frame, and only after its time."""
+    """A ready worker that was asked nothing is overdue only while it holds a frame, and only after its time."""
     start(worker, 0)
     assert worker.overdue(10**6 * S, None) is None
     assert worker.next_due_ns(100 * S) == 110 * S
@@ -150,7 +168,7 @@ def test_a_machine_that_starts_no_process(worker):
     """When the machine refuses a process the supervisor says so, waits, and tries again; nothing is raised."""
     worker.refusal = OSError(errno.EAGAIN, "no more processes")
     assert not worker.start_if_due(0)
-    assert (worker.state, worker.restarts, worker.link) == (WorkerState.RESTARTING, 1, None)
+    assert (worker.state, worker.restarts, worker.link) == (State.DEGRADED, 1, None)
     assert "no more processes" in worker.last_error
     worker.refusal = None
     assert worker.start_if_due(worker.next_due_ns(None))
@@ -174,23 +192,23 @@ def test_a_worker_that_died_before_it_read(worker):
         worker.send({"op": "inspect"})
 
 
-@pytest.mark.parametrize("state", WorkerState)
+@pytest.mark.parametrize("state", [State.STARTING, State.READY, State.DEGRADED, State.STOPPING])
 def test_stop_from_every_state(worker, state):
-    """Stop ends in STOPPED from every state, asks a living worker first, and nothing is started after it."""
+    """Stop ends in STOPPING from every state, asks a living worker first, and nothing is started after it."""
     worker.start_if_due(0)
-    if state in {WorkerState.READY, WorkerState.RESTARTING}:
+    if state in {State.READY, State.DEGRADED}:
         worker.ready(0)
-    if state is WorkerState.RESTARTING:
+    if state is State.DEGRADED:
         die(worker, 0)
-    if state is WorkerState.STOPPED:
+    if state is State.STOPPING:
         worker.stop()
     assert worker.state is state
     worker.stop()
-    assert (worker.state, worker.pid, worker.link) == (WorkerState.STOPPED, None, None)
+    assert (worker.state, worker.pid, worker.link) == (State.STOPPING, None, None)
     assert worker.next_due_ns(0) is None
     assert not worker.start_if_due(10**9 * S)
     assert worker.played() == {"op": "setup"}
-    if state is not WorkerState.RESTARTING:  # nobody is there to be asked
+    if state is not State.DEGRADED:  # nobody is there to be asked
         assert worker.played() == {"op": "stop"}
         assert not worker.process.killed
 
@@ -198,7 +216,7 @@ def test_stop_from_every_state(worker, state):
 def test_stop_before_the_first_start(worker):
     """A supervisor that never started anything stops without a word."""
     worker.stop()
-    assert worker.state is WorkerState.STOPPED
+    assert worker.state is State.STOPPING
     assert not worker.start_if_due(S)
 
 
@@ -208,4 +226,102 @@ def test_stop_of_a_stuck_worker(worker):
     worker.process.stuck = True
     worker.stop()
     assert worker.process.killed
-    assert worker.state is WorkerState.STOPPED
+    assert worker.state is State.STOPPING
+
+
+def spend(worker: PlayedWorker, now_ns: int) -> None:
+    """Have the worker die as often as its budget allows."""
+    for _ in range(BUDGET):
+        worker.start_if_due(worker.next_due_ns(None))
+        die(worker, now_ns)
+    assert worker.state is State.DEGRADED
+
+
+def test_a_spent_budget(worker):
+    """One death more than allowed is FAILED; a restart is still tried, at the longest pause, for ever."""
+    spend(worker, 0)
+    for _ in range(5):
+        now_ns = worker.next_due_ns(None)
+        assert worker.start_if_due(now_ns)
+        assert die(worker, now_ns) == MAX_BACKOFF_S
+        assert worker.state is State.FAILED
+
+
+def test_a_failed_worker_that_comes_back(worker):
+    """Ready ends FAILED at once; while the budget is spent the next death is FAILED again, with the longest pause."""
+    spend(worker, 0)
+    die(worker, 0)
+    start(worker, 30 * S)
+    assert (worker.state, worker.last_error) == (State.READY, "")
+    assert die(worker, 1000 * S) == MAX_BACKOFF_S
+    assert worker.state is State.FAILED
+
+
+def test_deaths_are_forgotten_after_the_window(worker):
+    """Only deaths within the window count: an old one is a budget again."""
+    spend(worker, 0)
+    start(worker, worker.next_due_ns(None))
+    assert die(worker, WINDOW_S * S + 1) == FIRST_BACKOFF_S
+    assert worker.state is State.DEGRADED
+
+
+def test_an_idle_worker_is_asked_and_its_answer_counts(worker):
+    """A sign of life is asked for after a second, a self-test after thirty, and each answer is noted."""
+    start(worker, 0)
+    worker.played()
+    worker.beat(0, idle=True)
+    for second in range(1, 31):
+        worker.beat(second * S, idle=True)
+        assert worker.played() == {"op": "ping", "golden": second == 30}
+        worker.alive(second * S, golden=second == 30)
+    assert worker.self_tests == 1
+
+
+def test_a_busy_or_loading_worker_is_not_asked(worker):
+    """A worker that loads or holds a frame has something better to answer."""
+    worker.start_if_due(0)
+    worker.beat(50 * S, idle=True)
+    worker.ready(51 * S)
+    worker.beat(90 * S, idle=False)
+    assert worker.played() == {"op": "setup"}
+    worker.end._socket.settimeout(0.05)
+    with pytest.raises(TimeoutError):
+        worker.end._socket.recv(100)
+
+
+def test_silent_while_idle(worker):
+    """A worker that does not answer a sign of life is overdue after its time, before any part has come."""
+    start(worker, 0)
+    worker.beat(2 * S, idle=True)
+    assert worker.next_due_ns(None) == 12 * S
+    assert worker.overdue(12 * S, None) is None
+    assert worker.overdue(12 * S + 1, None) == "silent for 10 s while idle"
+    assert worker.overdue(12 * S + 1, 11 * S) == "silent for 10 s while idle"  # the frame behind it does not help
+    worker.alive(13 * S, golden=False)
+    assert worker.overdue(20 * S, 11 * S) is None
+    assert worker.overdue(21 * S + 1, 11 * S) == "silent for 10 s over one frame"
+
+
+def test_a_sign_of_life_nobody_asked_for(worker):
+    """A worker that answers what it was not asked is out of step."""
+    start(worker, 0)
+    with pytest.raises(ValueError, match="nobody asked"):
+        worker.alive(S, golden=True)
+    assert worker.self_tests == 0
+
+
+def test_a_sign_of_life_from_a_dead_worker(worker):
+    """Asking a worker that just died raises nothing: whoever reads its line finds out."""
+    start(worker, 0)
+    worker.end.close()
+    worker.beat(2 * S, idle=True)
+    assert worker.overdue(13 * S, None) == "silent for 10 s while idle"
+
+
+def test_a_death_while_stopping(worker):
+    """A worker that dies while it is asked to end is not restarted."""
+    start(worker, 0)
+    worker.dismiss()
+    worker.gone(S, "died")
+    assert worker.state is State.STOPPING
+    assert worker.next_due_ns(None) is None

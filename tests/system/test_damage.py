@@ -59,14 +59,14 @@ def test_every_damaged_message_is_refused_and_counted(station, picture, count):
         assert all(camera.answer(images[0]).accepted for _ in range(300))  # every slot has been used once
         while subscriber.receive(200):
             pass
-        camera.sent = 0
+        first = camera.sent
         before, started, memory = Counter(station.status()["refused"]), time.monotonic(), [resident_mib(host)]
         expected: Counter[str] = Counter()
         waiting: deque[str] = deque()
         scores: dict[int, float] = {}
         for number, parts in enumerate(damaged_messages(camera, count)):
             if number % GOOD_EVERY == 0:
-                camera.send(images[camera.sent])
+                camera.send(images[camera.sent - first])
                 memory.append(resident_mib(host))
             waiting.append(refusal(parts))
             expected[waiting[-1]] += 1
@@ -76,16 +76,16 @@ def test_every_damaged_message_is_refused_and_counted(station, picture, count):
             take_results(subscriber, scores)
         while waiting:
             take_receipt(camera, waiting)
-        camera.send(images[camera.sent])
-        while len(scores) < camera.sent:
+        camera.send(images[camera.sent - first])
+        while len(scores) < camera.sent - first:
             take_results(subscriber, scores, WAIT_MS)
         memory.append(resident_mib(host))
         seconds = time.monotonic() - started
     assert expected.total() == count
     assert Counter(station.status()["refused"]) - before == expected
-    assert set(expected) == set(REFUSALS)  # every word was provoked
+    assert set(expected) == set(REFUSALS) - {"unrecorded"}  # every word that bytes can provoke was
     for frame_id, score in scores.items():
-        assert score == pytest.approx(right_answer(images[frame_id])[1], abs=1e-6)
+        assert score == pytest.approx(right_answer(images[frame_id - first])[1], abs=1e-6)
     print(  # noqa: T201 - the figures, with pytest -s
         f"\n{count} damaged messages in {seconds:.1f} s, {len(scores)} good frames between them; resident MiB before "
         f"{memory[0]:.1f}, most {max(memory):.1f}, after {memory[-1]:.1f}; refused {dict(expected.most_common())}"
@@ -182,7 +182,7 @@ def damaged_messages(camera, count: int) -> Iterator[list[bytes]]:
     """Yield ``count`` messages none of which is a frame: everything systematic first, then random ones."""
     pixels = np.random.default_rng(0).integers(0, 255, SHAPE, dtype=np.uint8)
     good = camera.message(pixels, payload_crc32=zlib.crc32(pixels))
-    camera.sent = 0
+    camera.sent -= 1  # it was not sent: the next good frame has this number
     made = 0
     for parts in [*cut_and_flipped(good), *lies(good)]:
         made += 1

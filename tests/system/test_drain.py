@@ -62,7 +62,7 @@ def test_a_signal_drains(start, picture, ipc, number):
         # A terminal's Ctrl-C and systemd's SIGTERM reach the worker too.
         os.kill(worker, number)
         station.process.send_signal(number)
-        station.wait(lambda status: status["state"] == "draining")
+        station.wait(lambda status: status["state"] == "stopping")
         after = late.answer(picture(9))
         receipts = camera.receipts(6)
     assert station.process.wait(PATIENCE_S) == 0

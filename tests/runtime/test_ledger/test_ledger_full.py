@@ -14,6 +14,7 @@ from runtime.ledger import (
     EvidencePolicy,
     Ledger,
     LedgerFull,
+    Outbox,
     Reader,
     Retention,
     check,
@@ -187,3 +188,37 @@ def test_a_disk_that_is_really_full(tmp_path):
     *_, room, problems = done.stdout.split()
     assert int(room) > 0
     assert problems == "0"
+
+
+def test_a_subscriber_registered_on_a_full_disk_is_registered_once(line, path, monkeypatch):
+    """A registration whose commit finds no room waits; asking again neither fails for ever nor registers twice."""
+    outbox = Outbox(line.ledger)
+    commit, calls = line.ledger.commit, iter(["room", "full"])
+
+    def commit_once():
+        if next(calls, "room") == "full":
+            raise LedgerFull("the disk is full")
+        commit()
+
+    monkeypatch.setattr(line.ledger, "commit", commit_once)
+    with pytest.raises(LedgerFull):
+        outbox.register("mes")
+    outbox.register("mes")
+    line.parts(2)
+    assert outbox.names() == ["mes"]
+    assert check(path, now_ns=0) == []
+
+
+def test_acknowledgements_on_a_full_disk_do_not_pile_up(line):
+    """However often a subscriber acknowledges while nothing can be written, one change waits: the furthest."""
+    outbox = Outbox(line.ledger)
+    outbox.register("mes")
+    line.parts(5)
+    fill(line)
+    waiting = len(line.ledger.journal._changes)
+    for seq in (3, 5, 4) * 100:
+        outbox.ack("mes", seq)
+    assert len(line.ledger.journal._changes) == waiting + 1
+    free(line)
+    line.ledger.commit()
+    assert Outbox(line.ledger).lag("mes").acked == 5

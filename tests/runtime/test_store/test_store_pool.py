@@ -145,8 +145,9 @@ def test_worker_never_reads_the_pool(store):
     store.activate(template.digest, who="test")
     gone = missing(store, template)
     setup = {"builtins": ("runtime.testing.nothing",), "detector": "nothing", "store": str(store.root)}
-    engine = _load(setup | {"template": template.digest, "device": "cpu", "threads": 1})
+    engine, golden = _load(setup | {"template": template.digest, "device": "cpu", "threads": 1})
     assert engine.infer(np.zeros((8, 8), np.uint8)).score == 0
+    assert golden is None
     (problem,) = store.verify()
     assert isinstance(problem, Problem)
     assert (problem.path, problem.templates) == (gone, (template.digest,))

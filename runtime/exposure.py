@@ -1,0 +1,61 @@
+"""Tells frames that show nothing from frames that show a part: over-exposed, black, or the same grey all over.
+
+A detector may well find such a frame normal: a lamp that died, a lens cap or an aperture left open must not become OK.
+Everything is read from a sample of the frame, so that it costs the same whatever the camera's resolution.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+#: Most rows and columns of a sample: 4096 places say a share to within 0.8 % (one standard deviation).
+SAMPLE_SIDE = 64
+#: A value from here up counts as saturated, and up to here as black: sensors clip a little before 255 and rest a
+#: little above 0.
+SATURATED, BLACK = 250, 5
+#: Part of the values left out at each end when contrast is read: a few hot or dead pixels are no contrast.
+OUTLIERS = 0.01
+_LEVELS = 256
+
+
+def sample_frame(image: np.ndarray) -> np.ndarray:
+    """Return evenly spaced pixels of a uint8 image, [H, W] or [H, W, 3], as a copy [h, w, C], h and w at most 64."""
+    height, width = image.shape[:2]
+    rows, columns = -(-height // SAMPLE_SIDE), -(-width // SAMPLE_SIDE)
+    # From the middle of each cell: the border of a frame is often dark, whatever is in it.
+    sample = image[rows // 2 :: rows, columns // 2 :: columns]
+    return (sample if image.ndim == 3 else sample[:, :, None]).copy()  # noqa: PLR2004 - colour
+
+
+def find_fault(sample: np.ndarray, *, saturated: float, black: float, contrast: int) -> str | None:
+    """Say in one sentence why a sample (as of ``sample_frame``) shows nothing, or return None.
+
+    ``saturated`` and ``black``: largest share, 0..1, of values that may be at least ``SATURATED`` or at most ``BLACK``,
+    over all channels. ``contrast``: least difference in grey levels between the 1st and the 99th percentile, in the
+    channel where it is largest. Each limit itself still passes.
+    """
+    channels = sample.shape[2]
+    # One count for all channels: channel c counts from 256 c.
+    places = sample.astype(np.intp) + _LEVELS * np.arange(channels)
+    counts = np.bincount(places.ravel(), minlength=_LEVELS * channels).reshape(channels, _LEVELS)
+    saturated_share = int(counts[:, SATURATED:].sum()) / sample.size
+    black_share = int(counts[:, : BLACK + 1].sum()) / sample.size
+    if saturated_share > saturated:
+        return _sentence("saturated", f"{saturated_share:.1%} of its values at {SATURATED} or more", f"{saturated:.1%}")
+    if black_share > black:
+        return _sentence("black", f"{black_share:.1%} of its values at {BLACK} or less", f"{black:.1%}")
+    below = counts.cumsum(axis=1)
+    total = sample.size // channels
+    darkest = (below <= OUTLIERS * total).sum(axis=1)
+    brightest = (below < (1 - OUTLIERS) * total).sum(axis=1)
+    found = int((brightest - darkest).max())
+    if found < contrast:
+        return f"the frame is flat: expected a contrast of at least {contrast} grey levels, found {found}: {_ADVICE}"
+    return None
+
+
+_ADVICE = "check lamp, lens and exposure time"
+
+
+def _sentence(what: str, found: str, limit: str) -> str:
+    return f"the frame is {what}: expected at most {limit}, found {found}: {_ADVICE}"
