@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -133,7 +133,7 @@ def extend(
     """
     from calibration.extension import ExtensionOptions
     from calibration.jobs.extension import ExtensionJob, run_extension
-    from runtime.terminal import print_json, print_record, print_table, progress_bars, say
+    from runtime.terminal import print_json, progress_bars, say
 
     job = ExtensionJob(
         frames=frames, product=product, store=store, detector=detector, template=template, references=references,
@@ -143,14 +143,31 @@ def extend(
     )  # fmt: skip
     with progress_bars() as progress:
         summary = run_extension(job, plugins_of(context), progress)
-    for warning in summary["warnings"]:
+    if not as_json:
+        _print_extension(summary)
+    for warning in summary["warnings"]:  # below the tables, where the eye is when the command has ended
         say(f"note: {warning}")
     if as_json:
         print_json(summary)
-        return
-    scores = summary.pop("scores")
-    print_table("new frames", ("frame", "before", "after"), [list(each.values()) for each in scores])
-    print_record("extended", summary)
+
+
+def _print_extension(summary: dict[str, Any]) -> None:
+    """Print each frame that was scored on a line, then the template; long lists as their counts, warnings not."""
+    from runtime.terminal import print_record, print_table
+
+    inserted = set(summary["inserted"])
+    rows = [(each["frame"], each["before"], each["after"], each["frame"] in inserted) for each in summary["scores"]]
+    if rows:
+        print_table("new frames", ("frame", "before", "after", "inserted"), rows)
+    thresholds = summary["thresholds"]
+    shown = {key: value for key, value in summary.items() if key not in ("scores", "warnings")} | {
+        "inserted": len(inserted),
+        "skipped": [f"{len(names)} {reason}" for reason, names in summary["skipped"].items()],
+        "thresholds": thresholds["rule"],
+    }
+    values = {"image_threshold": thresholds["image"], "pixel_threshold": thresholds["pixel"]}
+    values["false_reject_bound"] = thresholds["bound"]
+    print_record("extended" if inserted else "nothing inserted", shown | values)
 
 
 def evaluate(

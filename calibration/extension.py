@@ -78,6 +78,8 @@ def kept_thresholds(template: Template, frames: Sequence[NewFrame], golden: Sequ
 
 
 _KEPT = ", kept from "
+#: Frames a warning names; all are in the list of scores.
+_NAMED = 5
 
 
 def warnings_of(template: Template, frames: Sequence[NewFrame], made: Extended) -> Iterator[str]:
@@ -85,10 +87,11 @@ def warnings_of(template: Template, frames: Sequence[NewFrame], made: Extended) 
     cut = template.manifest.thresholds.image
     if not template.manifest.held_out_scores:
         yield "the template has no held-out scores to compare with: every new frame was taken as worth inserting"
-    if cut is not None and (above := sum(frame.inserted and frame.before > cut for frame in frames)):
+    if cut is not None and (above := [frame.name for frame in frames if frame.inserted and frame.before > cut]):
+        named = f"{', '.join(above[:_NAMED])}{' and more' if above[_NAMED:] else ''}"
         yield (
-            f"{above} of {len(frames)} new frames score above the threshold: make sure each is a good part: "
-            "inserting a defect hides that defect from now on"
+            f"{len(above)} of {len(frames)} new frames score above the threshold {cut:.4g} ({named}): look at each: "
+            "a defect that is inserted is not found any more"
         )
     if hidden := _hidden(template, made):
         yield (

@@ -118,6 +118,7 @@ class Host:
             finally:
                 if self._deliveries is not None:
                     self._deliveries.close()
+                    self._deliveries = None  # a status asked for afterwards must not read a closed ledger
                 if self._evidence is not None:
                     self._evidence.close()
                 self._records.close()

@@ -169,6 +169,8 @@ class LedgerRecords(Records):
         if now_ns < self._summary_ns or not (self._refused or self._skipped):
             return
         self._summary_ns = now_ns + SUMMARY_NS
+        if self.ledger.unwritten >= MOST_UNWRITTEN:
+            return  # they add up: an event a second would fill the memory, however few frames are taken
         if self._refused:
             self.ledger.note(Event.REFUSED, self._refused)
             self._refused = Counter()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,7 @@ from runtime.commands.options import STATION, Json, StationFile, plugins_of
 
 if TYPE_CHECKING:
     from runtime.inspection import Verdict
+    from runtime.ledger import Head
 
 app = typer.Typer(no_args_is_help=True, help="The record of a station: check, show, export. It may be running.")
 
@@ -31,12 +32,12 @@ def ledger_check(
 
     Prints the head of the chain: written down elsewhere, it is a witness for a later check.
     """
-    from runtime.ledger import Head, check
+    from runtime.ledger import check
     from runtime.ledger.reader import head_of
     from runtime.terminal import print_json, print_record, say
 
     file, evidence = _places(station, ledger)
-    problems = check(file, folder=evidence, witness=Head.parse(witness) if witness else None)
+    problems = check(file, folder=evidence, witness=_witness(witness))
     listed = [{"kind": each.kind, "record": each.record, "what": each.what} for each in problems]
     record = {"ledger": str(file), "ok": not problems, **head_of(file)}
     if as_json:
@@ -71,7 +72,9 @@ def ledger_show(
         elif events:
             show(newest_events(reader, last), as_json, EVENT_HEADINGS, "events")
         else:
-            show(newest_inspections(reader, last, _verdict(verdict)), as_json, HEADINGS, "inspections")
+            rows = newest_inspections(reader, last, _verdict(verdict))
+            headings = {key: heading for key, heading in HEADINGS.items() if key != "error"}
+            show(rows if as_json else [_line(row) for row in rows], as_json, headings, "inspections")
 
 
 @app.command("export")
@@ -130,6 +133,23 @@ def _places(station: Path, ledger: Path | None) -> tuple[Path, Path]:
     if settings is None:
         raise ConfigError(f"{station}: the station keeps no ledger (`ledger: null`)")
     return settings.file, settings.evidence_folder
+
+
+def _line(row: dict[str, Any]) -> dict[str, Any]:
+    """Return an inspection for a narrow table: the verdict with its error word, a time that breaks at its date."""
+    error = "" if row["error"] == "none" else f" {row['error']}"
+    published = str(row["published"]).replace("T", " ").removesuffix("Z")
+    return row | {"verdict": f"{row['verdict']}{error}", "published": published}
+
+
+def _witness(text: str) -> Head | None:
+    from runtime.errors import ConfigError, LedgerError
+    from runtime.ledger import Head
+
+    try:
+        return Head.parse(text) if text else None
+    except LedgerError as error:
+        raise ConfigError(f"--witness: {error}; give a head as `edgead ledger check` prints it") from error
 
 
 def _verdict(word: str | None) -> Verdict | None:

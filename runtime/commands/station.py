@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -123,14 +123,44 @@ def status(
 ) -> None:
     """Ask a running station how it is; exit code 0 only when it is ready, 7 when nothing answers."""
     from runtime.subscriber import ask_status
-    from runtime.terminal import print_json, print_record
+    from runtime.terminal import print_json
 
     answer = ask_status(address(station, connect, "status"))
     if as_json:
         print_json(answer)
     else:
-        cameras = answer.pop("cameras")
-        print_record(f"station {answer['station']}", answer)
-        for name, lane in cameras.items():
-            print_record(f"camera {name}", lane)
+        _print_status(answer)
     raise typer.Exit(0 if answer["ready"] else 1)
+
+
+#: What the table of subscribers shows of each, with headings that fit 80 columns; --json has the rest.
+_SUBSCRIBER = {
+    "name": "subscriber",
+    "connected": "connected",
+    "responds": "responds",
+    "acked": "acked",
+    "lag": "lag",
+    "oldest_unacked_s": "oldest, s",
+    "gap": "gap",
+}
+
+
+def _print_status(answer: dict[str, Any]) -> None:
+    """Print a station's status as tables: the station, its ledger, its deliveries, each camera."""
+    from runtime.terminal import print_record, show
+
+    ledger, deliveries = answer.get("ledger"), answer.get("deliveries")
+    parts = ("ledger", "deliveries", "cameras")
+    own = {key: value for key, value in answer.items() if key not in parts}
+    off = {key: "off" for key in parts if key in answer and answer[key] is None}
+    print_record(f"station {answer['station']}", own | off)
+    if ledger is not None:
+        print_record("ledger", {key: None if value == "" else value for key, value in ledger.items()})
+    if deliveries is not None:
+        subscribers = deliveries.get("subscribers", {})
+        rest = {key: value or None for key, value in deliveries.items() if key != "subscribers"}
+        print_record("deliveries", {"subscribers": len(subscribers), **rest})
+        if subscribers:
+            show([{"name": name, **each} for name, each in subscribers.items()], False, _SUBSCRIBER)
+    for name, lane in answer["cameras"].items():
+        print_record(f"camera {name}", lane)

@@ -26,11 +26,13 @@ def templates_list(
     from runtime.terminal import say, show
 
     records = list_templates(open_store(store), product)
-    show(records if as_json else [each | {"template": each["template"][:12]} for each in records], as_json, HEADINGS)
+    if records or as_json:
+        shown = records if as_json else [each | {"template": each["template"][:12]} for each in records]
+        show(shown, as_json, HEADINGS)
     for record in filter(lambda each: each["error"], records):
         say(f"{record['template'][:12]}: {record['error']}")
     if not records:
-        say(f"no template in {store}; `edgead calibrate` makes one")
+        say(f"no template{f' of {product!r}' if product else ''} in {store}; `edgead calibrate` makes one")
 
 
 @app.command("show")

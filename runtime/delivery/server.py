@@ -271,9 +271,9 @@ class Deliveries:
         for name, seq in tuple(self._unwritten.items()):
             try:
                 self._outbox.ack(name, seq)
-            except LedgerError as error:
+            except LedgerError as error:  # one name's trouble must not keep the others' acknowledgements
                 self._note(error)
-                return
+                continue
             del self._unwritten[name]
 
     # --- sending ------------------------------------------------------------------------------------------------

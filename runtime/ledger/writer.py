@@ -256,7 +256,9 @@ class Ledger:
         if not 0 < kept.seq <= self.journal.seq:
             raise LedgerError(f"expected evidence of an inspection 1..{self.journal.seq}, found {kept.seq}")
         known = any(row[1] == kept.seq for row in self.journal.rows["evidence"])
-        if known or lookup.has_evidence(self.journal.connection, kept.seq):
+        with told("read", self.path):
+            known = known or lookup.has_evidence(self.journal.connection, kept.seq)
+        if known:
             raise LedgerError(f"expected one file of evidence for inspection {kept.seq}, found a second")
         self.journal.append("evidence", kept.seq, int(kept.verdict), kept.size, kept.sha256, self.journal.now_ns())
 
@@ -290,4 +292,7 @@ class Ledger:
             return None
         if trigger in self._answers:
             return Earlier(trigger, *self._answers[trigger])
-        return lookup.answer(self.journal.connection, trigger)
+        if trigger in self._open:
+            return Earlier(trigger)
+        with told("read", self.path):
+            return lookup.answer(self.journal.connection, trigger)

@@ -215,10 +215,11 @@ def test_frames_score_lower_once_they_are_inserted(bench, references, written):
     assert usual.after == pytest.approx(0, abs=1e-3)
     engine = Engine(Hetmm(), longer.content(), threads=1)
     assert [engine.infer(frames[index].image).score for index in (0, 1)] == [odd.after, usual.after]
-    above = sum(frame.before > parent.manifest.thresholds.image for frame in found.frames)
+    cut = parent.manifest.thresholds.image
+    above = [frame.name for frame in found.frames if frame.before > cut]
     assert found.warnings[0] == (
-        f"{above} of 2 new frames score above the threshold: make sure each is a good part: "
-        "inserting a defect hides that defect from now on"
+        f"{len(above)} of 2 new frames score above the threshold {cut:.4g} ({', '.join(above)}): look at each: "
+        "a defect that is inserted is not found any more"
     )
 
 

@@ -52,7 +52,7 @@ def test_settings_are_defaults_then_preset_then_assignments(tmp_path):
         "schema: edgead.preset/1\ndetector: hetmm\nsettings: {image_size: 128, blur_sigma: 2.0}\n"
     )
     chosen = chosen_settings(hetmm, str(tmp_path / "p.yaml"), ["image_size=64", "windows=[[5, 3], [5, 3], [3, 3]]"])
-    assert (chosen.image_size, chosen.blur_sigma, chosen.score) == (64, 2.0, "max")
+    assert (chosen.image_size, chosen.blur_sigma, chosen.score) == (64, 2.0, "top_mean")
     assert chosen.windows == ((5, 3), (5, 3), (3, 3))
     assert chosen_settings(hetmm, None, []) == hetmm.settings_model()
     assert chosen_settings(hetmm, "hetmm-d0", []).windows == "d0"

@@ -59,8 +59,28 @@ def test_extend_shows_scores_as_a_table(store, new_frames, run):
     """Without --json a person reads each frame's score before and after."""
     done = run("extend", new_frames, "--product", "part", "--store", store[0], "--threads", "1")
     assert done.code == 0
-    assert "negative90.png" in done.out
+    rows = [line.split() for line in done.out.splitlines() if line.strip().startswith("negative")]
+    assert [(row[0], row[-1]) for row in rows] == [("negative90.png", "yes"), ("negative91.png", "yes")]
     assert "before" in done.out
+    assert max(map(len, done.out.splitlines())) <= 80
+
+
+def test_extend_names_the_frames_that_may_be_defects(store, new_frames, run):
+    """A frame above the threshold is named in a note, and what the table says of lists are counts."""
+    done = run("extend", new_frames, "--product", "part", "--store", store[0], "--threads", "1")
+    (note,) = [line for line in done.err.splitlines() if "score above the threshold" in line]
+    assert "2 of 2" in note
+    assert "(negative90.png, negative91.png)" in note
+    assert ["inserted", "2"] in [line.split() for line in done.out.splitlines()]
+
+
+def test_extend_with_nothing_new_shows_no_empty_table(store, dataset, run):
+    """Frames that are references already are counted as such, and no table of scores is shown."""
+    done = run("extend", dataset / "train" / "good", "--product", "part", "--store", store[0], "--threads", "1")
+    assert done.code == 0
+    assert "6 already a reference" in done.out
+    assert "before" not in done.out
+    assert "no frame was inserted" in done.err
 
 
 def test_extend_of_nothing_known_is_an_error(tmp_path, new_frames, run):

@@ -330,6 +330,19 @@ def test_a_subscriber_that_was_away_gets_everything(make):
         assert connection.execute("SELECT name, acked FROM cursors").fetchall() == [("mes", 4)]
 
 
+def test_the_status_of_a_host_that_has_ended_is_no_trouble(make, caplog):
+    """What `edgead run` asks for its last line is answered without a question to the closed ledger."""
+    (address,) = free_addresses(1)
+    played = make(deliveries=address)
+    with played.run() as camera:
+        camera.send(IMAGE)
+        played.answer()
+        camera.receipt()
+    status = played.host.status()
+    assert (status["frames"], status["inspections"], status["deliveries"]) == (1, 1, None)
+    assert "closed database" not in caplog.text
+
+
 def test_a_second_host_is_refused(played):
     """A ledger has one writer: a second host of the same station ends with the ledger's error, and harms nothing."""
     with played.run() as camera:

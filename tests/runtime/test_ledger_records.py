@@ -148,6 +148,29 @@ def test_a_disk_that_fails_for_too_long_is_refused_at_the_door(records, monkeypa
     assert records.ledger.written_seq == 3
 
 
+def test_refusals_do_not_fill_the_memory(records, monkeypatch):
+    """With as many records waiting as there may be, refusals only add up; once written, one event tells them all."""
+
+    def fail():
+        raise LedgerError("input/output error")
+
+    monkeypatch.setattr(ledger_records, "MOST_UNWRITTEN", 6)
+    with monkeypatch.context() as patch:
+        patch.setattr(records.ledger, "commit", fail)
+        for number in range(2):
+            part(records, number, NOW)
+        waiting = records.ledger.unwritten
+        for second in range(1, 50):
+            records.refuse("unrecorded")
+            records.end_turn(NOW + second * SUMMARY_NS, [], results=False)
+        assert records.ledger.unwritten == waiting
+        assert records.next_due_ns() > NOW + 49 * SUMMARY_NS - RETRY_NS, "a full memory must not keep the loop awake"
+    for second in (50, 51):
+        records.end_turn(NOW + second * SUMMARY_NS, [], results=True)
+    assert records.ledger.totals["refused.unrecorded"] == 49
+    assert records.ledger.totals["events.refused"] == 1
+
+
 def test_old_records_go_in_quiet_turns(settings, monkeypatch):
     """Retention works when a turn is quiet, goes on while it finds something, and after a minute in any turn."""
     monkeypatch.setattr(upkeep, "CLEAN_RECORDS", 20)

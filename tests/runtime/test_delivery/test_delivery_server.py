@@ -396,6 +396,29 @@ def test_trouble_with_the_ledger_is_shown_and_passes(station, peer, monkeypatch)
     assert station.deliveries.status()["trouble"] == ""
 
 
+def test_one_names_trouble_does_not_keep_another_ones_acknowledgements(station, peer, monkeypatch):
+    """An acknowledgement the ledger does not take leaves those of other subscribers to be written."""
+    peers = [peer(station, name) for name in ("crm", "mes")]
+    for each in peers:
+        each.receive(Subscribed)
+    station.produce(1)
+    take = station.outbox.ack
+
+    def ack(name, seq):
+        if name == "crm":
+            raise LedgerError("expected a registered subscriber")
+        take(name, seq)
+
+    monkeypatch.setattr(station.outbox, "ack", ack)
+    for each in peers:
+        each.deliveries(1)
+        each.ack(1)
+        station.turn(1000)
+    station.deliveries.turn(time.monotonic_ns() + 2 * BEAT_NS)
+    station.ledger.commit()
+    assert [station.outbox.lag(name).acked for name in ("crm", "mes")] == [0, 1]
+
+
 def test_a_stopping_host_says_so_and_writes_the_acknowledgements(stations, peer):
     """Closing hands the last acknowledgements to the ledger and tells subscribers why nothing more comes."""
     with stations() as station:

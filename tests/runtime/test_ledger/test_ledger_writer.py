@@ -9,6 +9,7 @@ import pytest
 
 from runtime.inspection import ErrorWord, Verdict
 from runtime.ledger import Event, FrameKey, Ledger, LedgerError, Reader, check
+from runtime.ledger.records import Kept
 from runtime.ledger.schema import signed, unsigned
 from runtime.wire import encode_result
 
@@ -225,6 +226,27 @@ def test_a_value_the_chain_cannot_carry_changes_nothing(line, path):
     assert line.ledger.unwritten == before
     line.parts(1)
     assert check(path, now_ns=0) == []
+
+
+def test_a_disk_that_cannot_be_read_is_the_ledgers_own_error(line, monkeypatch):
+    """Whatever SQLite raises over a question is a LedgerError; a frame still in work is known without a question."""
+
+    class Broken:
+        def execute(self, *_):
+            raise sqlite3.OperationalError("disk I/O error")
+
+    _, key = line.arrive(trigger_id=5)
+    line.parts(1)
+    _, waiting = line.arrive(trigger_id=6)
+    with monkeypatch.context() as patch:
+        patch.setattr(line.ledger.journal, "connection", Broken())
+        assert line.ledger.find(waiting).header is None
+        assert line.ledger.find_trigger("top", 6, 0).header is None
+        kept = Kept(1, Verdict.OK, 3, bytes(32))
+        for ask in (lambda: line.ledger.find(key), lambda: line.ledger.keep(kept)):
+            with pytest.raises(LedgerError, match="disk I/O error"):
+                ask()
+    assert line.ledger.find(key).header is None
 
 
 @pytest.mark.parametrize("number", [0, 1, 2**63 - 1, 2**63, 2**64 - 1])
