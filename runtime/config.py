@@ -43,7 +43,7 @@ class _Model(BaseModel):
 
 
 class Exposure(_Model):
-    """Limits, read from 64 x 64 places of a frame, beyond which it shows nothing: NotDecidable, frame_exposure."""
+    """Limits, read from 32 x 32 places of a frame, beyond which it shows nothing: NotDecidable, frame_exposure."""
 
     saturated: Annotated[float, Field(ge=0, le=1)] = 0.98
     """Largest share of values at 250 or more, 0..1, over all channels."""
