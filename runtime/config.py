@@ -126,9 +126,10 @@ class Ledger(_Model):
     """Days a record is kept."""
     most_mb: Annotated[int, Field(ge=1)] = 8192
     """Megabytes (of 1048576 bytes) of records beyond which the oldest go, whatever their age."""
-    trigger_repeat_s: Annotated[float, Field(ge=0, le=86_400)] = 10.0
-    """A trigger id its camera brought within so many seconds before is the same trigger: the frame is answered with
-    the first result and not inspected. Below the time a PLC's counter takes to begin anew; 0: ids are not compared."""
+    trigger_repeat_s: Annotated[float, Field(ge=0, le=86_400)] = 0.0
+    """A trigger id its camera brought for the same part within so many seconds before is the same trigger: the frame is
+    answered with the first result and not inspected. For sources that give every trigger a number of its own, below the
+    time the counter takes to begin anew; 0: ids are not compared, because a constant one would pass every part."""
     evidence: Evidence = Evidence()
     """Which frames and maps are kept."""
 

@@ -51,6 +51,7 @@ REFUSALS = {
     "payload_size": "the pixels or the map are not of the size the header says",
     "payload_crc": "payload_crc32 is present and does not match the payload",
     "unknown_camera": "the station file lists no camera of that name",
+    "frame_reused": "the frame's session and frame_id were used for another frame before: begin a new session",
     "unrecorded": "the host cannot record the frame: its disk has been full, or has failed, for too long",
 }
 

@@ -27,7 +27,7 @@ from runtime.delivery.maps import stored_maps
 from runtime.delivery.server import Deliveries
 from runtime.errors import TemplateError, WireError
 from runtime.frame import FrameHeader
-from runtime.inspection import Inspection
+from runtime.inspection import ErrorWord, Inspection
 from runtime.lane import Answer, Lane
 from runtime.ledger import Outbox, Reader
 from runtime.ledger.records import Earlier
@@ -239,7 +239,7 @@ class Host:
             header, pixels = decode_frame(parts, max_payload_bytes=self.station.max_frame_bytes)
             lane = self._lane_of(header)
             number = self._records.admit(header, received_ns, lane.camera.deadline_ms)
-            asker = Asker(identity, header.session, header.frame_id)
+            asker = Asker(identity, header.session, header.frame_id, header.acquired_ns)
             if isinstance(number, Earlier):
                 self._answer_again(number, asker)
                 return
@@ -258,11 +258,19 @@ class Host:
             lane.dispatch(now_ns)  # now: the worker can begin while the host looks for more messages
 
     def _answer_again(self, earlier: Earlier, asker: Asker) -> None:
-        """Give a frame that repeats an earlier one the first one's answer, now or when there is one."""
+        """Give a frame that repeats an earlier one the first one's answer, now or when there is one.
+
+        Raises ``WireError`` for another frame under a name used before: the old answer is not about this part.
+        """
         if earlier.header is None:
+            first = self._askers[earlier.trigger][0]
+            _expect_same(asker, first.session, first.frame_id, first.acquired_ns)
             self._askers[earlier.trigger].append(asker)
-        else:
-            self._outgoing.append((decode_inspection(earlier.header), None, [asker]))
+            return
+        inspection = decode_inspection(earlier.header)
+        if inspection.error is not ErrorWord.HOST_LOST:  # of that frame nothing is known but its name
+            _expect_same(asker, inspection.session, inspection.frame_id, inspection.acquired_ns)
+        self._outgoing.append((inspection, None, [asker]))
 
     def _lane_of(self, header: FrameHeader) -> Lane:
         lane = self.lanes.get(header.camera)
@@ -383,6 +391,17 @@ class Host:
             "deliveries": self._deliveries.status() if self._deliveries is not None else None,
             "cameras": lanes,
         }
+
+
+def _expect_same(asker: Asker, session: int, frame_id: int, acquired_ns: int) -> None:
+    """Refuse a frame that has an earlier one's name but was acquired at another time; a repeated trigger may differ."""
+    same_name = (asker.session, asker.frame_id) == (session, frame_id)
+    if same_name and asker.acquired_ns != acquired_ns:
+        raise WireError(
+            "frame_reused",
+            f"frame {frame_id} of session {session} was acquired at {acquired_ns}, expected it sent again, found "
+            f"another one of {asker.acquired_ns}: a camera that starts anew needs a new session",
+        )
 
 
 def _sound(store: Store, product: str, detector: str) -> Template:

@@ -133,9 +133,7 @@ class Lane:
 
     def advance(self, now_ns: int) -> list[Answer]:
         """Do everything that is due: deadlines, hung worker, restart, dispatch. Never blocks."""
-        answers = [
-            self._undecided(ticket, *self._why_expired(held), now_ns) for ticket, held in self.pipeline.expired(now_ns)
-        ]
+        answers = self._expired(now_ns)
         overdue = self.worker.overdue(now_ns, self.pipeline.busy_since_ns)
         if overdue:
             answers += self._bury(now_ns, overdue)
@@ -143,6 +141,10 @@ class Lane:
         self.dispatch(now_ns)
         self.worker.beat(now_ns, idle=self.pipeline.busy_since_ns is None)
         return answers
+
+    def _expired(self, now_ns: int) -> list[Answer]:
+        overdue = self.pipeline.expired(now_ns)
+        return [self._undecided(ticket, *self._why_expired(held), now_ns) for ticket, held in overdue]
 
     def pixels(self, answer: Answer) -> memoryview | None:
         """Return the pixels an answer is about, in shared memory, until the lane takes another frame; None if gone."""
@@ -158,8 +160,10 @@ class Lane:
     def read_worker(self, now_ns: int) -> Iterator[Answer]:
         """Take every record the worker has sent; a worker that is gone or out of step is buried.
 
-        An answer is out before the next record is looked for: whoever publishes it need not wait for that.
+        An answer is out before the next record is looked for: whoever publishes it need not wait for that. Deadlines
+        come first: what the worker said in time but nobody read in time is late.
         """
+        yield from self._expired(now_ns)
         try:
             while self.worker.link is not None and (record := self.worker.link.receive()) is not None:
                 yield from self._handle(record, now_ns)

@@ -20,6 +20,7 @@ class Asker:
     identity: bytes
     session: int
     frame_id: int
+    acquired_ns: int = 0
 
 
 def inspection_of(lane: Lane, answer: Answer, *, seq: int, station: str, run_id: str) -> Inspection:

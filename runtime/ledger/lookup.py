@@ -20,12 +20,14 @@ def trigger_of_frame(connection: sqlite3.Connection, key: FrameKey) -> int | Non
     return None if row is None else int(row[0])
 
 
-def trigger_of_id(connection: sqlite3.Connection, camera: str, trigger_id: int, since_ns: int) -> int | None:
-    """Return the newest trigger of that camera and id received at or after ``since_ns``, or None."""
+def trigger_of_id(
+    connection: sqlite3.Connection, camera: str, trigger_id: int, part_id: str, since_ns: int
+) -> int | None:
+    """Return the newest trigger of that camera, id and part received at or after ``since_ns``, or None."""
     row = connection.execute(
-        "SELECT record FROM triggers WHERE camera = ? AND trigger_id = ? AND received_ns >= ? "
+        "SELECT record FROM triggers WHERE camera = ? AND trigger_id = ? AND part_id = ? AND received_ns >= ? "
         "ORDER BY record DESC LIMIT 1",
-        (camera, signed(trigger_id), signed(since_ns)),
+        (camera, signed(trigger_id), part_id, signed(since_ns)),
     ).fetchone()
     return None if row is None else int(row[0])
 

@@ -70,14 +70,15 @@ def retire(ledger: Ledger, folder: Path, policy: EvidencePolicy, now_ns: int) ->
 def make_room(ledger: Ledger, folder: Path, want_bytes: int) -> int:
     """Remove the oldest evidence until ``want_bytes`` are free, record it, and commit; return the bytes freed.
 
-    What the answer to ``LedgerFull`` is. Goes on while the log finds no room to be moved into the ledger. Fewer bytes
-    than asked: there is no more evidence. Raises ``LedgerFull`` if even so there was no room for the records: they go
-    on waiting in memory.
+    What the answer to ``LedgerFull`` is. Goes on while the log finds no room to be moved into the ledger, but takes at
+    most ``FILES_PER_EVENT`` files a call: call again. Fewer bytes than asked: that was it, or there is no more. Raises
+    ``LedgerFull`` if even so there was no room for the records: they go on waiting in memory.
     """
-    freed, gone = 0, []
+    freed = 0
+    gone: list[int] = []
     try:
         for seq, _, _ in _oldest(ledger.journal.connection):
-            if freed >= want_bytes and _room_for_log(ledger):
+            if len(gone) == FILES_PER_EVENT or (freed >= want_bytes and _room_for_log(ledger)):
                 break
             if size := evidence.unlink(folder, seq):  # 0: went in an earlier call whose commit found no room
                 freed += size

@@ -21,8 +21,10 @@ from runtime.ledger.errors import told
 #: Marks the file for tools like file(1): "EdLg".
 APPLICATION_ID = 0x45644C67
 SCHEMA_VERSION = 1
-#: Seconds to wait for a lock: only a reader that recovers a killed writer's log ever holds one against us.
+#: Seconds to wait for a lock while opening: a reader may be recovering a killed writer's log.
 BUSY_S = 5.0
+#: Milliseconds to wait for one afterwards. Nobody should hold one: the host must not stand still for who does.
+BUSY_COMMIT_MS = 100
 #: A commit writes whole pages to the log, about ten for one inspection: 41 KB with SQLite's 4096, 13 KB with this, at
 #: the same size of the ledger. A flash card lives three times as long.
 PAGE_BYTES = 1024
@@ -114,6 +116,7 @@ def open_writer(path: Path) -> sqlite3.Connection:
             connection.execute(f"PRAGMA journal_size_limit={WAL_BYTES}")
             if _version(connection, path) == 0:
                 _create(connection)
+            connection.execute(f"PRAGMA busy_timeout={BUSY_COMMIT_MS}")
         except BaseException:
             connection.close()
             raise

@@ -191,12 +191,13 @@ class Ledger:
         """Record a frame that is its own trigger, and return the trigger's record number; or what it repeats.
 
         A frame known already is recorded as dropped, ``duplicate``; so is one whose ``trigger_id`` its camera brought
-        at or after ``since_ns`` (UTC; None: trigger ids are not compared). Raises ``LedgerFull`` as ``trigger`` does.
+        for the same part at or after ``since_ns`` (UTC; None: trigger ids are not compared). Raises ``LedgerFull`` as
+        ``trigger`` does.
         """
         self._expect_room()
         earlier = self.find(key)
         if earlier is None and trigger_id is not None and since_ns is not None:
-            earlier = self.find_trigger(key.camera, trigger_id, since_ns)
+            earlier = self.find_trigger(key.camera, trigger_id, part_id, since_ns)
         if earlier is not None:
             self.drop(key, received_ns=received_ns, reason=DUPLICATE)
             return earlier
@@ -276,16 +277,17 @@ class Ledger:
                 return self._answered(lookup.trigger_of_frame(self.journal.connection, key))
         return self._answered(trigger)
 
-    def find_trigger(self, camera: str, trigger_id: int, since_ns: int) -> Earlier | None:
-        """Return the newest trigger of that id received at or after ``since_ns`` (UTC), or None.
+    def find_trigger(self, camera: str, trigger_id: int, part_id: str, since_ns: int) -> Earlier | None:
+        """Return the newest trigger of that id and part received at or after ``since_ns`` (UTC), or None.
 
         The caller chooses the window: a PLC's counter begins again when it restarts, or overflows.
         """
         for row in reversed(self.journal.rows["triggers"]):
-            if row[1:3] == (camera, signed(trigger_id)) and row[4] >= since_ns:
+            if row[1:4] == (camera, signed(trigger_id), part_id) and row[4] >= since_ns:
                 return self._answered(row[0])
         with told("read", self.path):
-            return self._answered(lookup.trigger_of_id(self.journal.connection, camera, trigger_id, since_ns))
+            found = lookup.trigger_of_id(self.journal.connection, camera, trigger_id, part_id, since_ns)
+        return self._answered(found)
 
     def _answered(self, trigger: int | None) -> Earlier | None:
         if trigger is None:

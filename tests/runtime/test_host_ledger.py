@@ -172,6 +172,26 @@ def test_a_frame_sent_twice_is_inspected_once(played):
     assert (totals["triggers"], totals["inspections"], totals["frames.dropped.duplicate"]) == (2, 2, 3)
 
 
+def test_another_frame_under_a_used_name_never_gets_the_old_answer(played):
+    """A camera that starts anew with its old session is refused, in work and afterwards and after a restart; no OK."""
+    with played.run() as camera:
+        camera.send(IMAGE, session=5, frame_id=0)
+        record = played.held()
+        camera.send(IMAGE, session=5, frame_id=0)
+        in_work = camera.receipt()
+        played.release(record, 0.25)
+        first = camera.receipt()
+        camera.send(IMAGE, session=5, frame_id=0)
+        afterwards = camera.receipt()
+    with played.run() as camera:
+        camera.send(IMAGE, session=5, frame_id=0)
+        restarted = camera.receipt()
+    assert first.verdict is Verdict.OK
+    for refusal in (in_work, afterwards, restarted):
+        assert (refusal.accepted, refusal.reason) == (False, "frame_reused")
+    assert played.totals()["inspections"] == 1
+
+
 def test_a_trigger_is_inspected_once(make):
     """Another frame with a trigger id its camera just brought gets the first one's answer; after a while, its own."""
     played = make(trigger_repeat_s=1.0)
@@ -184,12 +204,15 @@ def test_a_trigger_is_inspected_once(make):
         camera.send(IMAGE, trigger_id=7)
         played.answer()
         other = camera.receipt()
+        camera.send(IMAGE, trigger_id=7, part_id="another")
+        played.answer()
+        part = camera.receipt()
         time.sleep(1.1)
         camera.send(IMAGE, trigger_id=2**64 - 1)
         played.answer()
         later = camera.receipt()
     assert (second.seq, second.verdict, second.frame_id) == (first.seq, Verdict.NOT_OK, repeated)
-    assert [(each.seq, each.verdict) for each in (other, later)] == [(2, Verdict.OK), (3, Verdict.OK)]
+    assert [(each.seq, each.verdict) for each in (other, part, later)] == [(seq, Verdict.OK) for seq in (2, 3, 4)]
     assert played.totals()["frames.dropped.duplicate"] == 1
 
 

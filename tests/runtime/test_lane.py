@@ -295,6 +295,17 @@ def test_an_undecided_record_with_a_word_of_its_own(bench, word):
     assert bench.published(answer).error is ErrorWord.RESULT_BAD
 
 
+def test_what_was_said_in_time_but_read_late_is_late(bench):
+    """A host that stood still past a deadline answers NotDecidable, whatever the worker said meanwhile."""
+    assert bench.take() is None
+    bench.advance()
+    bench.now_ns += (DEADLINE_MS + 1) * MS
+    (answer,) = bench.say({"op": "done", "ticket": bench.number, "score": 0.1, "detect_us": 1, "map_bytes": 0})
+    assert (answer.verdict, answer.error) == (Verdict.NOT_DECIDABLE, ErrorWord.DETECTOR_TIMEOUT)
+    assert bench.lane.pipeline.late_answers == 1
+    assert bench.advance() == []
+
+
 def test_a_template_without_a_threshold(make_bench):
     """Without an image threshold nothing can be decided, and the frame says so."""
     bench = make_bench(threshold=None)

@@ -82,7 +82,7 @@ def test_the_vectors_name_every_field_and_every_refusal():
         for vector in _vectors(kind):
             assert set(vector["fields"]) == {field.name for field in fields(cls)}
     words = {vector["refusal"] for vector in _vectors("refused")}
-    assert words == REFUSALS.keys() - {"unknown_camera", "unrecorded"}  # those need a station
+    assert words == REFUSALS.keys() - {"unknown_camera", "frame_reused", "unrecorded"}  # those need a station
 
 
 def test_pixels_and_maps_are_views_of_the_parts():

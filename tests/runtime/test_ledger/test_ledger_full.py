@@ -23,6 +23,7 @@ from runtime.ledger import (
     prune,
     retire,
 )
+from runtime.ledger import removal as removal_module
 from runtime.ledger import writer as writer_module
 
 FULL = Path(__file__).parent / "full.py"
@@ -103,6 +104,20 @@ def test_the_oldest_evidence_makes_room(line, path, folder):
     with Reader(path) as reader:
         removed = [(each.detail["reason"], each.detail["seqs"]) for each in reader.events(kind="evidence_removed")]
     assert removed == [("disk_full", [1, 2]), ("disk_full", [3]), ("disk_full", [4, 5, 6])]
+
+
+def test_making_room_never_takes_everything_at_once(line, path, folder, monkeypatch):
+    """One call removes a bounded number of files, even while the log finds no room; the next call goes on."""
+    monkeypatch.setattr(removal_module, "FILES_PER_EVENT", 3)
+    for seq in line.parts(8):
+        line.ledger.keep(evidence.write(folder, seq, Verdict.NOT_OK, {"frame": bytes(100)}))
+    line.ledger.commit()
+    monkeypatch.setattr(removal_module, "_room_for_log", lambda _: False)
+    make_room(line.ledger, folder, 100)
+    assert sorted(evidence.listed(folder)) == [4, 5, 6, 7, 8]
+    make_room(line.ledger, folder, 100)
+    assert sorted(evidence.listed(folder)) == [7, 8]
+    assert check(path, folder=folder, now_ns=0) == []
 
 
 def test_removing_records_makes_room_inside_the_file(line, path, folder, clock):

@@ -118,11 +118,11 @@ def test_a_trigger_id_is_found_within_its_window(line, clock, committed):
     clock.pass_s(60)
     if committed:
         line.ledger.commit()
-    assert line.ledger.find_trigger("top", 2**63 + 1, received_ns).seq == 1
-    assert line.ledger.find_trigger("top", 2**63 + 1, received_ns + 1) is None
-    assert line.ledger.find_trigger("side", 2**63 + 1, 0) is None
+    assert line.ledger.find_trigger("top", 2**63 + 1, "", received_ns).seq == 1
+    assert line.ledger.find_trigger("top", 2**63 + 1, "", received_ns + 1) is None
+    assert line.ledger.find_trigger("side", 2**63 + 1, "", 0) is None
     line.answer(*line.arrive(trigger_id=2**63 + 1))
-    assert line.ledger.find_trigger("top", 2**63 + 1, 0).seq == 2
+    assert line.ledger.find_trigger("top", 2**63 + 1, "", 0).seq == 2
 
 
 def test_dropped_frames_are_counted_by_reason(line, path):
@@ -241,7 +241,7 @@ def test_a_disk_that_cannot_be_read_is_the_ledgers_own_error(line, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(line.ledger.journal, "connection", Broken())
         assert line.ledger.find(waiting).header is None
-        assert line.ledger.find_trigger("top", 6, 0).header is None
+        assert line.ledger.find_trigger("top", 6, "", 0).header is None
         kept = Kept(1, Verdict.OK, 3, bytes(32))
         for ask in (lambda: line.ledger.find(key), lambda: line.ledger.keep(kept)):
             with pytest.raises(LedgerError, match="disk I/O error"):
