@@ -129,7 +129,8 @@ def extend(
     """Teach a template new good variations, without calibrating again; makes a new template beside the old one.
 
     Each new frame is scored first: one that looks like most known good parts has nothing to teach and is skipped.
-    Insert confirmed good parts only: a defect that is inserted is not found any more.
+    Insert confirmed good parts only: a defect that is inserted is not found any more. A template that no longer finds
+    damage planted into its golden frames is not activated, even with --activate.
     """
     from calibration.extension import ExtensionOptions
     from calibration.jobs.extension import ExtensionJob, run_extension

@@ -62,6 +62,11 @@ class Extension:
     made: Extended | None
     warnings: tuple[str, ...]
 
+    @property
+    def hides_damage(self) -> bool:
+        """Tell whether damage planted into golden frames was found before and is not any more."""
+        return self.made is not None and _hidden(self.parent, self.made) > 0
+
 
 def kept_thresholds(template: Template, frames: Sequence[NewFrame], golden: Sequence[GoldenFrame]) -> Thresholds:
     """Return the parent's thresholds, the rule saying whose they are.
@@ -96,7 +101,8 @@ def warnings_of(template: Template, frames: Sequence[NewFrame], made: Extended) 
     if hidden := _hidden(template, made):
         yield (
             f"{hidden} of {len(damaged_half(made.golden))} golden frames with planted damage were NotOK and are OK "
-            "with the new frames: damage of that size would now pass; look at the new frames before activating"
+            "with the new frames: damage of that size would now pass: look at the new frames, and only if they are "
+            "good activate the template by `edgead templates activate`"
         )
     kept = made.thresholds.rule.rpartition(_KEPT)[1]
     if kept and (risen := _risen(template, frames, made.golden)):

@@ -44,7 +44,8 @@ class ExtensionJob:
 def run_extension(job: ExtensionJob, registry: Registry, progress: Progress) -> dict[str, Any]:
     """Extend a template, store the new one, activate it if asked; return the summary `edgead extend --json` prints.
 
-    Where no new frame had anything to teach nothing is stored or activated, and ``template`` is the parent.
+    Where no new frame had anything to teach nothing is stored or activated, and ``template`` is the parent. A template
+    that no longer finds planted damage is stored but not activated, whatever ``job.activate`` says.
     """
     detector = registry.detector(job.detector)
     check_device(job.options.device)
@@ -60,7 +61,7 @@ def run_extension(job: ExtensionJob, registry: Registry, progress: Progress) -> 
     extension = extend(detector, parent, frames, job.options, progress, former=former)
     seconds = time.monotonic() - started
     template = _stored(extension, store, job, detector, registry)
-    if job.activate and extension.made:
+    if job.activate and extension.made and not extension.hides_damage:  # a bad part would pass: the operator decides
         store.activate(template.digest, who=job.who, why=_why(job, extension))
     return {
         "template": template.digest,

@@ -10,6 +10,7 @@ from calibration.calibrate import CalibrationOptions
 from calibration.extension import ExtensionOptions
 from calibration.jobs import CalibrationJob, ExtensionJob, run_calibration, run_extension
 from runtime.errors import ConfigError, TemplateError
+from runtime.images import write_png
 from runtime.registry import load_plugins
 from runtime.store import Store
 from runtime.testing.product import SimulatedProduct, write_dataset
@@ -83,6 +84,20 @@ def test_it_runs_when_asked(asked, store):
     last = [(entry.action, entry.who, entry.why) for entry, _ in store.log("part", "hetmm")][-2:]
     assert last == [("create", "bob", why), ("activate", "bob", why)]
     assert store.rollback("part", "hetmm", who="bob").new == parent
+
+
+def test_a_template_that_hides_damage_is_not_activated(asked, store, tmp_path):
+    """Where planted damage is found no more, the new template is stored and told about, and the old one goes on."""
+    parent = store.active("part", "hetmm")
+    folder = tmp_path / "damaged"
+    folder.mkdir()
+    for number, golden in enumerate(parent.golden()[3:]):
+        write_png(folder / f"{number}.png", golden.frame)
+    summary = run_extension(asked(frames=folder, activate=True), REGISTRY, quiet)
+    assert summary["active"] is False
+    assert any("edgead templates activate" in warning for warning in summary["warnings"])
+    assert store.active("part", "hetmm").digest == parent.digest
+    assert store.activate(summary["template"], who="bob").changed
 
 
 def test_a_template_can_be_named(asked, store):
