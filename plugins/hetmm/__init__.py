@@ -44,7 +44,7 @@ class Hetmm(Detector):
     settings_model = HetmmSettings
 
     def __init__(self) -> None:
-        self._features: tuple[tuple[str, str, tuple[str, ...]], Features] | None = None
+        self._features: tuple[tuple[str, str, tuple[str, ...], str], Features] | None = None
         self._matching: tuple[HetmmSettings, Matching] | None = None
         self._spare_copies: SpareCopies | None = None
 
@@ -126,6 +126,9 @@ class Hetmm(Detector):
 
         from plugins.hetmm.leaving import SpareCopies, cover_sheets, cover_slots
 
+        references = content.statistics.get("references", content.valid)
+        if not 0 <= index < references:
+            raise ValueError(f"hetmm: expected a reference 0..{references - 1} to leave out, found {index}")
         if content.valid < 2:  # noqa: PLR2004 - nothing would be left
             return None
         self._spare_copies = self._spare_copies or SpareCopies()
@@ -179,7 +182,7 @@ class Hetmm(Detector):
         from plugins.hetmm.graph import feature_shapes
         from plugins.resize import Resize
 
-        features = self._load(settings).to(context.device)
+        features = self._load(settings, context.device).to(context.device)
         sheets = [torch.empty((len(references), *shape)) for shape in feature_shapes(settings)]
         for index, reference in enumerate(references):
             image = reference.image if reference.image.ndim == 3 else reference.image[:, :, None]  # noqa: PLR2004 - grey
@@ -189,10 +192,11 @@ class Hetmm(Detector):
             context.progress(index + 1, len(references), "extracting references")
         return sheets
 
-    def _load(self, settings: HetmmSettings) -> Features:
+    def _load(self, settings: HetmmSettings, device: str = "cpu") -> Features:
         from plugins.hetmm.graph import Features
 
-        key = (settings.backbone, settings.norm_std, settings.layer_names)
+        # Engines share the modules: another device's must be others, or theirs would move under them.
+        key = (settings.backbone, settings.norm_std, settings.layer_names, device)
         if self._features is None or self._features[0] != key:
             self._features = (key, Features(settings).eval())
         return self._features[1]

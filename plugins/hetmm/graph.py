@@ -51,7 +51,7 @@ class Matching(nn.Module):
         sigma, kernel = settings.blur_sigma, settings.blur_kernel
         self.blur = NormalisedBlur(size, size, sigma, kernel) if sigma else None
         self.score_smoothed = settings.score == "smoothed_max"
-        self.top = max(1, round(settings.score_share * size * size)) if settings.score == "top_mean" else 1
+        self.top = min(settings.score_pixels, size * size) if settings.score == "top_mean" else 1
 
     def forward(self, taps: tuple[Tensor, ...], bank: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """Return (map [B, S, S], score [B]); see ``HetmmGraph``."""

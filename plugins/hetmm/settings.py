@@ -72,9 +72,8 @@ class HetmmSettings(BaseModel):
     score: Literal["top_mean", "max", "smoothed_max"] = "top_mean"
     """Image score: mean of the largest values of the unsmoothed map, its largest value (specification), or the largest
     one of the smoothed map."""
-    score_share: Annotated[float, Field(gt=0, le=1)] = 1 / 4096
-    """Share of the map's pixels that "top_mean" takes: by default as many as one feature pixel at stride 4 covers when
-    the map has 256 x 256."""
+    score_pixels: Annotated[int, Field(ge=1, le=3840)] = 16
+    """Map pixels that "top_mean" takes: by default as many as one feature pixel at stride 4 covers, at any size."""
     bank_dtype: Literal["float16", "float32"] = "float16"
     """Number format of the bank, stored and in memory; arithmetic is float32 either way."""
     templates: Literal["all", "pts"] = "all"

@@ -91,5 +91,5 @@ def answer(taps: list[np.ndarray], banks: list[np.ndarray], settings: dict) -> t
     if settings["blur_sigma"]:
         smoothed = blur(total, settings["blur_sigma"], settings["blur_kernel"], normalised=True)
     if settings["score"] == "top_mean":
-        return smoothed, float(np.sort(total, None)[-max(1, round(settings["score_share"] * total.size)) :].mean())
+        return smoothed, float(np.sort(total, None)[-settings["score_pixels"] :].mean())
     return smoothed, float((smoothed if settings["score"] == "smoothed_max" else total).max())

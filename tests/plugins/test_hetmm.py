@@ -52,7 +52,7 @@ def assert_same_answer(found, expected):
         {"bank_dtype": "float32", "windows": ((1, 5), (3, 0), (0, 3)), "weight": (0.5, 2.0, 1.0)},
         {"score": "smoothed_max", "spare": 2, "alpha": (0.1, 0.9, 0.7)},
         {"score": "max"},
-        {"score_share": 0.01},
+        {"score_pixels": 40},
         {"blur_sigma": 0, "image_size": 50},  # feature maps of 13, 7 and 4: no whole number of tiles
         {"layers": ("stage2",), "windows": ((3, 3),), "image_size": 40},
     ],
@@ -125,7 +125,7 @@ def test_damage_scores_above_good_parts(detector, frames, damaged):
     """A chipped part scores above every good part that is not in the bank."""
     content = learnt(detector, frames[:6])
     worst = max(inspected(detector, content, frame)[1] for frame in frames[6:])
-    assert inspected(detector, content, damaged)[1] > 1.2 * worst
+    assert inspected(detector, content, damaged)[1] > 1.1 * worst
 
 
 @pytest.mark.parametrize(("top", "left"), [(16, 100), (90, 20), (60, 72)])
@@ -279,3 +279,24 @@ def test_no_reference_is_an_error_of_the_caller(detector):
     """Calibrating on nothing is refused by a sentence."""
     with pytest.raises(ConfigError, match="at least one good frame, found none"):
         learnt(detector, [])
+
+
+@pytest.mark.parametrize("size", [64, 256, 512])
+def test_a_defect_of_one_feature_pixel_keeps_most_of_its_peak(size):
+    """The default score of a map with one anomalous stride-4 pixel is more than half its value, at any image size."""
+    matching = Matching(HetmmSettings(image_size=size, windows=SMALL, alpha=(1, 1, 1), weight=(1, 1, 1)))
+    spot = torch.zeros(1, size // 4, size // 4)
+    spot[0, size // 8, size // 8] = 1.0
+
+    class Found(torch.nn.Module):
+        def __init__(self, distance):
+            super().__init__()
+            self.distance = distance
+
+        def forward(self, *_):
+            return self.distance, torch.zeros_like(self.distance)
+
+    matching.matches = torch.nn.ModuleList(Found(each) for each in (spot, 0 * spot, 0 * spot))
+    taps = (torch.zeros(1),) * 3
+    _, score = matching(taps, taps)
+    assert 0.5 < score.item() < 1

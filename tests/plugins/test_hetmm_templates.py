@@ -99,6 +99,14 @@ def test_no_more_references_than_sheets_are_all_kept(detector, many, damaged):
     assert inspected(detector, content, damaged)[1] == inspected(detector, expected, damaged)[1]
 
 
+@pytest.mark.parametrize("index", [-1, 9])
+def test_no_other_reference_can_be_left_out(detector, many, index):
+    """An index that is no reference's is refused: a bank left as it is would score a frame against itself."""
+    content = learnt(detector, many[:9])
+    with pytest.raises(ValueError, match=r"expected a reference 0\.\.8"):
+        detector.leave_out(content, detector.bank(content), index)
+
+
 @pytest.mark.parametrize("index", [0, 5, 8])
 def test_left_out_reference_is_nowhere_in_the_bank(detector, many, index):
     """Without reference i, every vector that came from it is another one of its pixel; no other one changes."""
