@@ -52,7 +52,7 @@ REFUSALS = {
     "payload_crc": "payload_crc32 is present and does not match the payload",
     "unknown_camera": "the station file lists no camera of that name",
     "frame_reused": "the frame's session and frame_id were used for another frame before: begin a new session",
-    "unrecorded": "the host cannot record the frame: its disk has been full, or has failed, for too long",
+    "unrecorded": "the frame cannot be recorded: the ledger cannot be read, or the disk was full or failing too long",
 }
 
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")

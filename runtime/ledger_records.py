@@ -206,7 +206,7 @@ class LedgerRecords(Records):
 
     def _note_trouble(self, error: LedgerError) -> None:
         if not self._trouble:
-            log.error("inspection goes on unrecorded for now: %s", error)
+            log.error("the ledger is in trouble; inspection goes on and records wait in memory: %s", error)
         self._trouble = str(error)
 
     def clean(self, now_ns: int, *, quiet: bool) -> None:
