@@ -19,6 +19,8 @@ signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 sock = zmq.Context().socket(zmq.REP)
 sock.bind(sys.argv[1])
 for number in range(10**6):
+    while not sock.poll(100):  # a signal just before a wait without end would be heeded after it
+        pass
     sock.recv()
     status = {"station": "s", "state": "running", "cameras": {}, "ready": number > 0, "number": number}
     sock.send(json.dumps(status).encode())
