@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import sys
 import threading
 import time
@@ -28,6 +29,9 @@ collect_ignore = ["sample_plugin"]
 # Before torch is imported, and inherited by every process a test starts.
 os.environ.setdefault("OMP_NUM_THREADS", str(TORCH_THREADS))
 wait_passively()
+# A shell that starts a suite in the background has it ignore Ctrl-C, and everything the tests start would inherit that.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def find_data() -> Path:
