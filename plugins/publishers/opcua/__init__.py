@@ -1,0 +1,1 @@
+"""OPC UA: results as nodes and events, jobs and recipes as methods."""
