@@ -1,0 +1,78 @@
+"""``edgead build``: compile a station's detectors for this machine."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from runtime.commands.options import STATION, Json, StationFile, plugins_of
+
+if TYPE_CHECKING:
+    from runtime.engines.build import Built
+
+_COLUMNS = {
+    "detector": "detector", "shape": "frame", "precision": "precision", "done": "engine", "mb": "MB", "off": "off by",
+}  # fmt: skip
+
+
+class _Precision(StrEnum):
+    AUTO = "auto"
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+
+
+def build(
+    context: typer.Context,
+    station: StationFile = STATION,
+    *,
+    camera: Annotated[str | None, typer.Option("--camera", help="Only what this camera needs.")] = None,
+    precision: Annotated[
+        _Precision | None,
+        typer.Option(help="Instead of the station file's; auto: all, and tells the fastest the gate lets pass."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compile the detectors of a station for this machine, prove the engines on the golden frames, and keep them.
+
+    What is there and whole is not built again. Exit code 9: an engine cannot be built, or answers otherwise than the
+    reference; what runs stays as it is.
+    """
+    from runtime.config import load_station
+    from runtime.engines.ahead import build_station, with_choice
+    from runtime.engines.settings import EngineSettings
+    from runtime.terminal import print_json, progress_bars, say, show
+
+    loaded, registry = load_station(station), plugins_of(context)
+    is_auto = precision is _Precision.AUTO
+    wish = with_choice(EngineSettings.of(loaded.worker), None if is_auto else precision)
+    found: list[dict[str, Any]] = []
+    with progress_bars() as progress:
+        if is_auto:
+            from runtime.engines.fastest import fastest_precision
+
+            chosen, records, found = fastest_precision(loaded, registry, wish, progress, camera)
+        else:
+            chosen = wish.precision
+            records = build_station(loaded, registry, progress, camera=camera, wish=wish)
+    if as_json:
+        engines = [record.as_json() for record in records]
+        print_json({"folder": str(wish.folder), "precision": chosen, "tried": found, "engines": engines})
+        return
+    if found:
+        show(found, False, ("detector", "precision", "passed", "p50_ms", "note"), "precisions")
+    show([_row(record) for record in records], False, _COLUMNS, f"engines in {wish.folder}")
+    asked = loaded.worker.backend, loaded.worker.precision
+    if records and asked not in {(records[0].backend, chosen), ("auto", chosen)}:
+        say(f"to run them, say in {station}: worker: {{backend: {records[0].backend}, precision: {chosen}}}")
+
+
+def _row(record: Built) -> dict[str, Any]:
+    return record.as_json() | {
+        "shape": "x".join(map(str, record.shape)),
+        "done": f"compiled in {record.seconds:.0f} s" if record.compiled else "found",
+        "mb": record.size / 1e6,
+        "off": record.parity["map_difference"],
+    }

@@ -1,0 +1,125 @@
+"""Building what a station needs, before it needs it: `edgead build`, and `edgead run` before it starts the host.
+
+Whether anything is missing is found out without torch: a station whose engines are there starts as fast as an eager
+one.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from subprocess import run
+from typing import TYPE_CHECKING
+
+from runtime.assignment import lanes_of
+from runtime.config import Station, load_station
+from runtime.engines.approvals import approval_name, read_approval
+from runtime.engines.settings import EngineSettings
+from runtime.engines.shapes import shapes_of
+from runtime.errors import ConfigError, EngineError
+from runtime.registry import Registry, load_plugins
+from runtime.store import Store
+
+if TYPE_CHECKING:
+    from runtime.detector import Detector
+    from runtime.engines.build import Built, Progress
+    from runtime.template import Template
+
+
+def wanted(station: Station, registry: Registry, camera: str | None = None) -> Iterator[tuple[Detector, Template]]:
+    """Yield every detector with its active template that a worker of ``station`` (or of one camera) loads, each once.
+
+    Raises ``ConfigError`` for an unknown camera, ``TemplateError`` where no template is active.
+    """
+    if camera is not None and camera not in station.cameras:
+        raise ConfigError(f"expected a camera of the station ({', '.join(station.cameras)}), found {camera!r}")
+    store = Store(station.store)
+    pairs = {(each.product, each.detector) for name, _, each in lanes_of(station) if camera in {None, name}}
+    for product, name in sorted(pairs):
+        yield registry.detector(name), store.active(product, name)
+
+
+def build_station(
+    station: Station,
+    registry: Registry,
+    progress: Progress,
+    *,
+    camera: str | None = None,
+    wish: EngineSettings | None = None,
+) -> list[Built]:
+    """Build and approve every engine ``station`` needs; ``wish`` replaces what its file says about engines.
+
+    Raises as ``runtime.engines.build.build``.
+    """
+    from runtime.engines.build import build
+
+    chosen = wish or EngineSettings.of(station.worker)
+    target, cache = chosen.target(station.worker.device, station.worker.threads), chosen.cache()
+    return [
+        record
+        for detector, template in wanted(station, registry, camera)
+        for record in build(detector, template, target, cache, progress)
+    ]
+
+
+def is_ready(station: Station, registry: Registry) -> bool:
+    """Tell whether every engine the station asks for is approved and whole; an eager station always is."""
+    wish = EngineSettings.of(station.worker)
+    if not wish.is_compiled:
+        return True
+    if station.worker.device != "cpu":
+        return False  # a GPU's name is torch's to tell: the process that builds looks itself
+    target, cache = wish.target(station.worker.device, station.worker.threads), wish.cache()
+    for detector, template in wanted(station, registry):
+        for shape in shapes_of(template.golden()):
+            approved = read_approval(cache, approval_name(detector, template.digest, shape, target))
+            try:
+                if approved is None or cache.find(approved["key"]) is None:
+                    return False
+            except EngineError:
+                return False
+    return True
+
+
+def prepare(path: Path, builtins: tuple[str, ...]) -> str:
+    """Build what the station file ``path`` asks for and lacks, in a process of its own; return a sentence, "" if none.
+
+    With ``backend: auto`` a failure is only told: the workers answer eagerly. Otherwise it raises ``EngineError``.
+    """
+    station = load_station(path)
+    if not EngineSettings.of(station.worker).is_compiled or is_ready(station, load_plugins(builtins)):
+        return ""
+    # The host never imports torch, and this process becomes the host.
+    program = "import sys\nfrom runtime.engines.ahead import main\nmain(sys.argv[1], tuple(sys.argv[2:]))"
+    done = run([sys.executable, "-P", "-c", program, str(path), *builtins], check=False)
+    if done.returncode == 0:
+        return "engines are built"
+    if station.worker.backend != "auto":
+        raise EngineError("the engines the station file asks for could not be built (see above); the station stays off")
+    return "engines could not be built (see above): workers inspect eagerly, which is slower"
+
+
+def main(path: str, builtins: tuple[str, ...]) -> None:
+    """Build for a station file, telling progress on stderr; exit code 9 with a sentence where that fails."""
+    from runtime.errors import EdgeadError
+    from runtime.openmp import wait_passively
+    from runtime.terminal import progress_bars, say
+
+    wait_passively()
+    try:
+        with progress_bars() as progress:
+            records = build_station(load_station(Path(path)), load_plugins(builtins), progress)
+    except EdgeadError as error:
+        say(f"edgead: {error}")
+        raise SystemExit(EngineError.exit_code) from None
+    for record in records:
+        done = f"compiled in {record.seconds:.0f} s" if record.compiled else "found in the cache"
+        say(f"engine {record.key[:12]} for {record.detector} ({record.backend}, {record.precision}): {done}")
+
+
+def with_choice(settings: EngineSettings, precision: str | None) -> EngineSettings:
+    """Return the settings for a build: ``precision`` where one is given, and inductor where the file says eager."""
+    backend = "inductor" if settings.backend == "eager" else settings.backend
+    return replace(settings, backend=backend, precision=precision or settings.precision)

@@ -1,0 +1,177 @@
+"""Building: export, look up, compile what is missing, and let the engine prove itself on the template's golden frames.
+
+Only what passes the parity gate is approved, and only what is approved is loaded by a worker. An engine that fails
+stays in the cache unapproved: it may be right for another template of the same program.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch.export import ExportedProgram
+
+from runtime.detector import Detector, TemplateContent
+from runtime.engine import Engine, export
+from runtime.engines.approvals import approval_name, read_approval, withdraw_approval, write_approval
+from runtime.engines.backends import backend_of, load
+from runtime.engines.cache import EngineCache, Entry
+from runtime.engines.key import engine_key
+from runtime.engines.precision import lower
+from runtime.engines.program import Program, layouts
+from runtime.engines.shapes import Shape, shapes_of
+from runtime.engines.target import Target
+from runtime.errors import EngineError
+from runtime.parity import GoldenReport, compare_golden
+from runtime.template import GoldenFrame, Template
+
+Progress = Callable[[int, int, str], None]
+
+#: Seconds a compilation is expected to take, for the progress bar only.
+_EXPECTED_S = 60
+
+
+@dataclass(frozen=True)
+class Built:
+    """One engine of one template. ``compiled``: it was made now, not found. ``seconds``: all it took, gate aside."""
+
+    template: str
+    detector: str
+    shape: Shape
+    backend: str
+    precision: str
+    key: str
+    compiled: bool
+    seconds: float
+    size: int
+    parity: Mapping[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self) | {"shape": list(self.shape)}
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One template and what its engines are for."""
+
+    detector: Detector
+    template: Template
+    content: TemplateContent
+    golden: list[GoldenFrame]
+    target: Target
+    cache: EngineCache
+    progress: Progress
+
+    def name(self, shape: Shape) -> str:
+        """Return the name of the approval for frames of ``shape``."""
+        return approval_name(self.detector, self.template.digest, shape, self.target)
+
+
+def build(
+    detector: Detector, template: Template, target: Target, cache: EngineCache, progress: Progress
+) -> list[Built]:
+    """Build and approve the engines of one template; what is there and whole is not built again.
+
+    Raises ``EngineError`` when it cannot be compiled, or when the gate refuses it: then nothing is approved.
+    """
+    job = _Job(detector, template, template.content(), template.golden(), target, cache, progress)
+    shapes = shapes_of(job.golden)
+    if not shapes:
+        raise EngineError(
+            f"template {template.digest[:12]}: expected golden frames, found none: an engine cannot prove itself "
+            "without; calibrate again, or run it with worker.backend eager"
+        )
+    cache.make()
+    made = {shape: _entry(job, shape) for shape in shapes}
+    report = _gate(job, {shape: load(entry, target) for shape, (entry, _, _) in made.items()})
+    if not report.passed:
+        for shape in shapes:
+            withdraw_approval(cache, job.name(shape))
+        raise EngineError(
+            f"template {template.digest[:12]}: the parity gate refuses the {target.backend} engine in "
+            f"{target.precision}: {report.sentence()}; what runs now stays"
+        )
+    for shape, (entry, _, _) in made.items():
+        write_approval(cache, job.name(shape), {"key": entry.key, "parity": report.as_json()})
+    return [
+        Built(
+            template=template.digest,
+            detector=detector.name,
+            shape=shape,
+            backend=target.backend,
+            precision=target.precision,
+            key=entry.key,
+            compiled=compiled,
+            seconds=round(seconds, 2),
+            size=sum(path.stat().st_size for path in entry.folder.iterdir()),
+            parity=report.as_json(),
+        )
+        for shape, (entry, compiled, seconds) in made.items()
+    ]
+
+
+def program_key(
+    detector: Detector, content: TemplateContent, shape: Shape, target: Target
+) -> tuple[str, ExportedProgram]:
+    """Export for one frame shape, in the target's precision; return the engine's key and the program."""
+    program = lower(export(detector, content, shape), target.precision)
+    return engine_key(program, target, backend_of(target.backend).options), program
+
+
+def _gate(job: _Job, programs: Mapping[Shape, Program]) -> GoldenReport:
+    """Answer every golden frame with the programs, and compare with what the eager reference answered."""
+    target = job.target
+    engine = Engine(job.detector, job.content, device=target.device, threads=target.threads, programs=programs)
+    found = [engine.infer(each.frame) for each in job.golden]
+    return compare_golden(job.golden, found, job.template.manifest.thresholds.image, target.precision)
+
+
+def _find_whole(cache: EngineCache, key: str) -> Entry | None:
+    """Return a whole entry; one that is damaged is removed, and counts as none."""
+    try:
+        return cache.find(key)
+    except EngineError:
+        cache.remove(key)
+        return None
+
+
+def _entry(job: _Job, shape: Shape) -> tuple[Entry, bool, float]:
+    """Return the engine's entry, whether it was compiled now, and the seconds that took."""
+    started = time.monotonic()
+    approved = read_approval(job.cache, job.name(shape))
+    entry = None if approved is None else _find_whole(job.cache, approved["key"])
+    if entry is not None:
+        return entry, False, time.monotonic() - started
+    what = f"{job.detector.name} {' x '.join(map(str, shape))} {job.target.precision}"
+    job.progress(0, 1, f"export {what}")
+    key, program = program_key(job.detector, job.content, shape, job.target)
+    job.progress(1, 1, f"export {what}")
+    entry = _find_whole(job.cache, key)
+    if entry is not None:
+        return entry, False, time.monotonic() - started
+    with job.cache.builder(key) as folder:
+        entry = _find_whole(job.cache, key)  # another builder may have been at it while we waited
+        compiled = entry is None
+        if entry is None:
+            entry = job.cache.publish(key, folder, _compile(job, shape, program, folder, what))
+    return entry, compiled, time.monotonic() - started
+
+
+def _compile(job: _Job, shape: Shape, program: ExportedProgram, folder: Path, what: str) -> dict[str, Any]:
+    """Compile into ``folder``; return the manifest's record."""
+
+    def tick(seconds: float) -> None:
+        job.progress(min(int(seconds), _EXPECTED_S - 1), _EXPECTED_S, f"compile {what}")
+
+    record = dict(backend_of(job.target.backend).compile(program, folder, job.target, tick))
+    job.progress(_EXPECTED_S, _EXPECTED_S, f"compile {what}")
+    return record | {
+        "inputs": [each.as_json() for each in layouts(job.detector, job.content, shape)],
+        "target": job.target.marks(),
+        "detector": f"{job.detector.name} {job.detector.version}",
+        "frame_shape": list(shape),
+    }
