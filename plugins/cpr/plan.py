@@ -1,0 +1,99 @@
+"""How long and on what the heads are trained: a plan for two processor cores, and the paper's for a GPU.
+
+``budget`` (ours) reads windows of the maps instead of whole ones, from one pool of pictures used many times, with a
+head that starts from the backbone's own features. ``full`` is the paper's training: whole maps, torch's own start,
+constant rate, every picture used once before it is drawn anew.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgead import DEFECT_RECIPES, DefectRecipe
+
+if TYPE_CHECKING:
+    from plugins.cpr.settings import CprSettings
+
+#: Bytes a pool's maps may take, in half precision.
+POOL_BYTES = 600 << 20
+#: References nothing is trained on: one in so many, and at most so many; a product of fewer frames spares none.
+UNSEEN_EVERY, MOST_UNSEEN = 8, 100
+FEWEST_TO_SPARE = 16
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training. ``window``: side of what is looked at, in pixels of the coarsest layer, None = the whole map.
+
+    ``pairs``: of each kind from a picture and step; ``remote``: whether there are remote ones. ``pictures``: of one
+    pool; ``uses``: of each before the next pool. ``compared``: references a picture is compared with at once.
+    ``share``: how much of the way from the start the heads returned go (``training.temper``).
+    ``examinations``: how often the held-out score is taken; ``patience``: of them without gain before training ends.
+    """
+
+    steps: int
+    batch: int
+    window: int | None
+    pairs: int
+    pictures: int
+    uses: int
+    compared: int
+    remote: bool
+    from_raw: bool
+    warm_up: int
+    last_rate: float
+    recipe: DefectRecipe
+    share: float = 1.0
+    rate: float = 1e-3
+    decay: float = 1e-2
+    examinations: int = 6
+    patience: int = 3
+
+    def rate_at(self, step: int, steps: int) -> float:
+        """Return the learning rate of a step: rising over the warm-up, then a cosine down to ``last_rate`` of it."""
+        if step < self.warm_up:
+            return self.rate * (step + 1) / self.warm_up
+        done = (step - self.warm_up) / max(1, steps - self.warm_up)
+        return self.rate * (self.last_rate + (1.0 - self.last_rate) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done))))
+
+    @property
+    def steps_of_pool(self) -> int:
+        """Steps until every picture of a pool was used ``uses`` times."""
+        return max(1, self.pictures * self.uses // self.batch)
+
+
+#: Steps of the paper's training, for parts and for surfaces.
+PAPER_STEPS = {"object": 40_000, "texture": 500}
+
+
+def plan_of(settings: CprSettings, bytes_a_picture: int) -> Plan:
+    """Return the plan for resolved settings; the pool is cut to ``POOL_BYTES`` at ``bytes_a_picture`` a picture."""
+    parts = settings.kind == "object"
+    if settings.train == "full":
+        plan = Plan(
+            steps=PAPER_STEPS[settings.kind], batch=32, window=None, pairs=300, remote=parts, pictures=1024, uses=1,
+            compared=1, from_raw=False, warm_up=0, last_rate=1.0, examinations=20, patience=20,
+            recipe=DEFECT_RECIPES["paper" if parts else "paper-texture"],
+        )  # fmt: skip
+    else:
+        plan = Plan(
+            steps=300, batch=16, window=8, pairs=128, remote=False, pictures=512, uses=64, compared=4, from_raw=True,
+            warm_up=20, last_rate=0.05, recipe=DEFECT_RECIPES["varied"], share=0.5,
+        )  # fmt: skip
+    if settings.train_steps != "auto":
+        plan = replace(plan, steps=settings.train_steps)
+    room = max(plan.batch, POOL_BYTES // max(1, bytes_a_picture))
+    # No more pictures than are used once: a short training draws few.
+    return replace(plan, pictures=min(plan.pictures, room, plan.steps * plan.batch))
+
+
+def spared(count: int) -> list[int]:
+    """Return which of ``count`` references nothing is trained on, spread evenly; none of a small set."""
+    if count < FEWEST_TO_SPARE:
+        return []
+    most = min(MOST_UNSEEN, count // UNSEEN_EVERY)
+    return sorted({int(index) for index in np.linspace(0, count - 1, most).round()})

@@ -1,0 +1,60 @@
+"""CPR's settings: defaults, presets, and what is refused before anything is learnt."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from plugins.cpr import Cpr, CprFast, CprFaster
+from plugins.cpr.settings import CprFasterSettings, CprSettings, map_shapes, score_pixels_of
+from runtime.presets import load_preset
+
+
+@pytest.mark.parametrize("detector", [Cpr, CprFast, CprFaster])
+def test_presets_spell_out_the_defaults(detector):
+    """Each detector's preset names every setting with its default."""
+    preset = load_preset(detector.name)
+    assert preset.detector == detector.name
+    assert detector.settings_model.model_validate(preset.settings) == detector.settings_model()
+    assert preset.settings.keys() == detector.settings_model.model_fields.keys()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"image_size": 64}, "leave none of 5 x 5 blocks empty, found 64"),
+        ({"image_size": 20}, "greater than or equal to 32"),
+        ({"backbone": "resnet18"}, "expected one of densenet201, efficientnet_b0, efficientnet_lite0"),
+        ({"layers": ("stage1", "stage9")}, "found stage9"),
+        ({"layers": ("stage2",)}, r"expected strides 4, 8, ... in this order, found \[8\]"),
+        ({"layers": ("stage2", "stage1")}, r"found \[8, 4\]"),
+        ({"blur_kernel": 32}, "odd number, found 32"),
+        ({"head_file": "x.pth", "train": "full"}, "used as they are"),
+        ({"references": 3}, "Extra inputs"),
+    ],
+)
+def test_wrong_settings_are_refused(settings, words):
+    """Sizes that do not fit the grid, unknown networks and stages, wrong strides and unknown keys are refused."""
+    with pytest.raises(ValidationError, match=words):
+        CprFasterSettings(**settings)
+
+
+def test_maps_are_those_of_the_networks():
+    """Sides follow the strides, rounded up; DenseNet's transition drops an odd last row."""
+    assert map_shapes(CprFasterSettings(image_size=110)) == [(24, 28), (40, 14)]
+    assert map_shapes(CprSettings(image_size=100)) == [(256, 25), (512, 12)]
+
+
+def test_score_takes_the_same_share_of_any_map():
+    """512 pixels at 320, a quarter of it at 160, never none, never more than engines can find or than there are."""
+    sizes = {320: 512, 160: 128, 80: 32, 1000: 3840}
+    assert {size: score_pixels_of(CprSettings(image_size=size)) for size in sizes} == sizes
+    assert score_pixels_of(CprSettings(image_size=40, score_pixels=3000)) == 1600
+
+
+def test_everything_auto_is_unresolved():
+    """Settings count as resolved only when nothing is left to choose."""
+    chosen = {"layers": ("stage1",), "kind": "object", "foreground": "on", "score_pixels": 5}
+    assert CprFasterSettings(**chosen).resolved
+    for name in chosen:
+        assert not CprFasterSettings(**{**chosen, name: "auto"}).resolved

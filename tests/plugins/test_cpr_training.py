@@ -1,0 +1,300 @@
+"""Training of the local heads: it learns, it repeats, it goes on where it was killed, and it ends by its rule."""
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from edgead import Checkpoint, ConfigError, DetectorContext, Frame, MaskedFrame
+from plugins.cpr import CprFaster, training
+from plugins.cpr.examination import average_precision, compare, precedence
+from plugins.cpr.lrb import LocalHeads, normalised
+from plugins.cpr.plan import FEWEST_TO_SPARE, plan_of, spared
+from plugins.cpr.resuming import State
+from plugins.cpr.settings import CprFasterSettings, CprFastSettings, CprSettings
+from plugins.cpr.training import start_from_raw, temper
+
+SIDE = 80
+PLATES = 18
+SETTINGS = {"image_size": SIDE, "kind": "texture", "score_pixels": 16, "blur_sigma": 1.0, "blur_kernel": 7}
+
+
+def plate(number):
+    """Return a brushed plate, uint8 [80, 80]: streaks that differ from plate to plate."""
+    rng = np.random.default_rng(number)
+    streaks = cv2.GaussianBlur(rng.normal(0, 1, (SIDE, SIDE)).astype(np.float32), (0, 0), sigmaX=12, sigmaY=0.8)
+    return np.clip(120 + 90 * streaks + rng.normal(0, 6, (SIDE, SIDE)), 0, 255).astype(np.uint8)
+
+
+def scratched(number):
+    """Return (a plate with a faint scratch across its streaks, its mask): drawn by nothing that training uses."""
+    rng, image = np.random.default_rng(1000 + number), plate(500 + number)
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    x, y = rng.integers(15, 65, 2)
+    cv2.line(mask, (int(x), int(y) - 12), (int(x) + int(rng.integers(-6, 7)), int(y) + 12), 1, 3)
+    image = image.copy()
+    image[mask > 0] = np.clip(image[mask > 0].astype(int) - 38, 0, 255)
+    return image, mask > 0
+
+
+@pytest.fixture(scope="module")
+def references():
+    """Return good plates."""
+    return [Frame(plate(number), f"good/{number}") for number in range(PLATES)]
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch):
+    """Make plans that a unit test can wait for, and a checkpoint after every step."""
+
+    def small(settings, size):
+        plan = plan_of(settings, size)
+        steps = 24 if settings.train_steps == "auto" else settings.train_steps
+        return replace(plan, steps=steps, batch=6, window=6, pairs=48, pictures=30, compared=2, warm_up=4, rate=2e-3)
+
+    monkeypatch.setattr(training, "plan_of", small)
+    monkeypatch.setattr(training, "CHECKPOINT_S", 0.0)
+
+
+def calibrated(references, context=None, **given):
+    """Return what cpr-faster learns from the plates."""
+    settings = CprFasterSettings.model_validate({**SETTINGS, **given})
+    return CprFaster().calibrate(references, settings, context or DetectorContext())
+
+
+def heads_of(content):
+    """Return the trained arrays."""
+    return {name: array for name, array in content.tensors.items() if name.startswith("head.")}
+
+
+def assert_same_heads(first, other):
+    """Every trained array is the same, bit for bit."""
+    assert heads_of(first).keys() == heads_of(other).keys()
+    assert heads_of(first)
+    for name, array in heads_of(first).items():
+        np.testing.assert_array_equal(array, other.tensors[name])
+
+
+def precision_of(content, count=10):
+    """Return the average precision over all pixels of scratched plates."""
+    detector = CprFaster()
+    graph, bank = detector.graph(content, (SIDE, SIDE, 1)), detector.bank(content).values()
+    values, truth = [], []
+    for number in range(count):
+        image, mask = scratched(number)
+        with torch.inference_mode():
+            values.append(graph(torch.from_numpy(image)[None, :, :, None], *bank)[0][0].numpy())
+        truth.append(mask)
+    return average_precision(np.stack(truth).ravel(), np.stack(values).ravel())
+
+
+@pytest.fixture(scope="module")
+def trained(references):
+    """Return a trained content, undisturbed, in one thread as every test runs."""
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "CHECKPOINT_S", 1e9)
+        patch.setattr(training, "plan_of", lambda settings, size: replace(
+            plan_of(settings, size), steps=24, batch=6, window=6, pairs=48, pictures=30, compared=2, warm_up=4,
+            rate=2e-3,
+        ))  # fmt: skip
+        return calibrated(references)
+
+
+def test_training_finds_what_raw_features_do_not(references, trained):
+    """A short training raises the held-out score, and scratches it never saw are told better than by raw features."""
+    examined = trained.statistics["training"]["examined"]
+    assert examined[0][0] == 0
+    assert max(score for _, score in examined[1:]) > examined[0][1]
+    raw = calibrated(references, train="none")
+    assert precision_of(trained) > precision_of(raw) + 0.05
+
+
+def test_the_loss_falls(references):
+    """The running loss at the end is below that of the first step by a tenth at least, and lower than half way."""
+    told = []
+    context = DetectorContext(progress=lambda _done, _total, what: told.append(what))
+    calibrated(references, context)
+    losses = [float(what.split("loss ")[1].split(",")[0]) for what in told if "loss" in what]
+    assert len(losses) == 24
+    assert losses[-1] < min(0.9 * losses[0], losses[12])
+
+
+def test_the_same_seed_gives_the_same_heads(references, trained):
+    """Repeated with the same seed every bit is the same; with another seed it is not."""
+    assert_same_heads(trained, calibrated(references))
+    other = calibrated(references, DetectorContext(seed=1))
+    name = "head.stage1.layers.0.weight"
+    assert (other.tensors[name] != trained.tensors[name]).any()
+
+
+class Killed(BaseException):
+    """What stands in for SIGKILL inside one process."""
+
+
+@pytest.mark.parametrize("steps", [(3,), (1, 2, 5, 5, 9, 13, 17, 20, 23, 24)])
+def test_killed_training_ends_with_the_same_heads(references, trained, steps, tmp_path):
+    """Stopped once, or ten times, at whatever step, and started anew, it ends with the heads of an undisturbed run."""
+    for stop in steps:
+
+        def progress(done, _total, what, stop=stop):
+            if what.startswith("training") and done >= stop:
+                raise Killed
+
+        with pytest.raises(Killed):
+            calibrated(references, DetectorContext(progress=progress, checkpoint=Checkpoint(tmp_path)))
+    finished = calibrated(references, DetectorContext(checkpoint=Checkpoint(tmp_path)))
+    assert_same_heads(trained, finished)
+    assert finished.statistics == trained.statistics
+
+
+def test_another_calibrations_checkpoint_is_refused(references, tmp_path):
+    """Other references, another seed or other settings are another training."""
+    given = {"train_steps": 2}
+    calibrated(references, DetectorContext(checkpoint=Checkpoint(tmp_path)), **given)
+    for frames, seed, other in (
+        (references[:-1], 0, given), (references, 1, given), (references, 0, {"train_steps": 3}),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match="another's"):
+            calibrated(frames, DetectorContext(seed=seed, checkpoint=Checkpoint(tmp_path)), **other)
+
+
+def test_a_budget_ends_training_early(references):
+    """With no time left after the probe, training ends there; with plenty it runs to its end."""
+    short = calibrated(references, DetectorContext(budget_s=1e-6)).statistics["training"]
+    assert short["steps"] == short["planned_steps"] == training.PROBE
+    long = calibrated(references, DetectorContext(budget_s=3600.0), train_steps=10).statistics["training"]
+    assert long["steps"] == 10
+
+
+def test_spared_references_are_never_trained_on(references, trained, monkeypatch):
+    """Neither as a picture nor as its reference; the content names them, and the detector says so."""
+    seen = set()
+    drawn = training.Pictures.drawn_from
+
+    def watched(self, source, number, *, vary):
+        picture = drawn(self, source, number, vary=vary)
+        if vary:
+            seen.add(source)
+            seen.update(row for row, _ in picture.references)
+        return picture
+
+    monkeypatch.setattr(training.Pictures, "drawn_from", watched)
+    content = calibrated(references, train_steps=10)
+    unseen = content.statistics["unseen"]
+    assert unseen == spared(PLATES) == trained.statistics["unseen"]
+    assert unseen
+    assert not seen & set(unseen)
+    assert list(CprFaster().unseen(content)) == unseen
+
+
+def test_untrained_and_small_sets_spare_nothing(references):
+    """Without training, or with too few references, every reference may be left out for its held-out score."""
+    assert CprFaster().unseen(calibrated(references, train="none")) is None
+    few = calibrated(references[:4], train_steps=2)
+    assert CprFaster().unseen(few) is None
+    assert heads_of(few)
+    assert few.statistics["training"]["examined"] == []
+
+
+def test_two_references_are_enough_and_one_is_compared_as_it_is(references):
+    """Two plates can be trained on; a single one has nothing to be compared with and keeps the raw features."""
+    assert heads_of(calibrated(references[:2], train_steps=2))
+    assert not heads_of(calibrated(references[:1]))
+
+
+def test_real_defects_are_learnt_from(references):
+    """A few masked defects change what is learnt: they are among the pictures."""
+    real = [MaskedFrame(Frame(image, f"bad/{n}"), mask) for n, (image, mask) in enumerate(map(scratched, (50, 51)))]
+    with_real = calibrated(references, DetectorContext(defects=real), train_steps=10)
+    without = calibrated(references, train_steps=10)
+    name = "head.stage2.layers.0.weight"
+    assert (with_real.tensors[name] != without.tensors[name]).any()
+
+
+def test_heads_start_from_the_raw_features():
+    """Wide enough heads give the backbone's cosines exactly before the first step, narrow ones nearly."""
+    generator = torch.Generator().manual_seed(0)
+    maps = [torch.randn(1, 24, 9, 9, generator=generator) @ torch.diag(torch.linspace(1, 2, 9)) for _ in range(3)]
+    for width, tolerance in ((32, 1e-5), (23, 0.3)):
+        heads = LocalHeads((24,), width, shortcut=True)
+        start_from_raw(heads, [maps])
+        with torch.no_grad():
+            local, raw = (normalised(each)[0].flatten(1) for each in (heads.eval()((maps[0],))[0], maps[0]))
+        assert float((local.T @ local - raw.T @ raw).abs().max()) < tolerance
+
+
+def test_tempered_heads_lie_between_raw_and_trained():
+    """A share of 1 changes nothing, 0 gives back the raw features, and half lies half way at every pixel."""
+    maps = torch.randn(1, 24, 9, 9, generator=torch.Generator().manual_seed(0))
+
+    def local(share):
+        torch.manual_seed(0)
+        heads = LocalHeads((24,), 24, shortcut=True)
+        start = heads[0].shortcut.weight.detach().clone()
+        with torch.no_grad():
+            heads[0].shortcut.weight += 0.1
+            before = heads.eval()((maps,))[0]
+            temper(heads, [start], share)
+            return before, heads.eval()((maps,))[0], torch.nn.functional.conv2d(maps, start)
+
+    trained, unchanged, raw = local(1.0)
+    torch.testing.assert_close(unchanged, trained)
+    torch.testing.assert_close(local(0.0)[1], raw)
+    torch.testing.assert_close(local(0.5)[1], (trained + raw) / 2)
+
+
+@pytest.mark.parametrize(
+    ("scores", "ended"),
+    [
+        ([0.5], False),
+        ([0.5, 0.4, 0.4], False),
+        ([0.5, 0.4, 0.4, 0.4], True),
+        ([0.5, 0.4, 0.4, 0.5005], True),
+        ([0.5, 0.4, 0.4, 0.502], False),
+        ([0.5, 0.6, 0.5, 0.5, 0.5], True),
+    ],
+)
+def test_training_ends_after_three_examinations_without_gain(scores, ended):
+    """The stated rule: three in a row that are no more than 0.001 above the best before them."""
+    plan = plan_of(CprFasterSettings(**SETTINGS), 1)
+    run = training._Run(CprFasterSettings(**SETTINGS), plan, None, None, None, DetectorContext())
+    state = State(100, examined=list(enumerate(scores)))
+    assert run._ended(state) is ended
+
+
+def test_the_full_plan_is_the_papers():
+    """Steps, batch, pairs, rates and margins of the specification, for parts and for surfaces."""
+    for kind, steps, remote, structural in (("object", 40_000, True, 0.5), ("texture", 500, False, 0.0)):
+        plan = plan_of(CprSettings(train="full", kind=kind), 1)
+        assert (plan.steps, plan.batch, plan.pairs, plan.window) == (steps, 32, 300, None)
+        assert (plan.rate_at(0, steps), plan.rate_at(steps - 1, steps), plan.decay) == (1e-3, 1e-3, 1e-2)
+        assert (plan.remote, plan.compared, plan.from_raw, plan.uses) == (remote, 1, False, 1)
+        assert (plan.recipe.structural, plan.recipe.strokes, plan.recipe.opacity) == (structural, 0.0, (0.5, 1.0))
+
+
+def test_pools_fit_their_memory():
+    """However large a picture's maps are, a pool has at least a batch and no more than its bytes otherwise."""
+    huge = plan_of(CprFastSettings(kind="texture"), 1 << 40)
+    assert huge.pictures == huge.batch
+    assert plan_of(CprFasterSettings(kind="texture"), 1).pictures == 512
+
+
+def test_enough_references_are_spared():
+    """One in eight, never more than a hundred, none of a small set; all different."""
+    assert spared(FEWEST_TO_SPARE - 1) == []
+    for count in (16, 31, 200, 762, 5000):
+        chosen = spared(count)
+        assert len(set(chosen)) == len(chosen) == min(100, count // 8)
+
+
+def test_measures_of_the_examination():
+    """AUROC, average precision and local comparison on cases small enough to count by hand."""
+    assert precedence(np.array([2.0, 3.0]), np.array([1.0, 2.0])) == pytest.approx(0.875)
+    assert average_precision(np.array([True, False, True]), np.array([3.0, 2.0, 1.0])) == pytest.approx(5 / 6)
+    local = torch.nn.functional.normalize(torch.randn(4, 5, 5, generator=torch.Generator().manual_seed(1)), dim=0)
+    shifted = local.roll(1, dims=2)[None]
+    assert float(compare(local, shifted, reach=1)[:, :-1].abs().max()) < 1e-6
+    assert float(compare(local, shifted, reach=0).max()) > 0.1
