@@ -8,14 +8,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import typer
 
+    from calibration.synthetic.defects import DEFECT_RECIPES as DEFECT_RECIPES
+    from calibration.synthetic.defects import DefectRecipe as DefectRecipe
+    from calibration.synthetic.defects import PlantedDefect as PlantedDefect
+    from calibration.synthetic.defects import SyntheticDefects as SyntheticDefects
+    from runtime.checkpoint import Checkpoint as Checkpoint
+    from runtime.delivery.client import Delivered as Delivered
     from runtime.delivery.client import subscribe as subscribe
     from runtime.detector import Detector as Detector
     from runtime.detector import DetectorContext as DetectorContext
     from runtime.detector import DetectorResult as DetectorResult
+    from runtime.detector import MaskedFrame as MaskedFrame
     from runtime.detector import TemplateContent as TemplateContent
     from runtime.errors import ConfigError as ConfigError
     from runtime.errors import EdgeadError as EdgeadError
     from runtime.errors import PluginError as PluginError
+    from runtime.errors import StationError as StationError
     from runtime.errors import TemplateError as TemplateError
     from runtime.errors import WeightsError as WeightsError
     from runtime.errors import WireError as WireError
@@ -27,9 +35,20 @@ if TYPE_CHECKING:
     from runtime.inspection import ErrorWord as ErrorWord
     from runtime.inspection import Inspection as Inspection
     from runtime.inspection import Verdict as Verdict
+    from runtime.publishing.publisher import Feed as Feed
+    from runtime.publishing.publisher import Options as Options
+    from runtime.publishing.publisher import Publisher as Publisher
+    from runtime.publishing.publisher import PublisherContext as PublisherContext
+    from runtime.publishing.publisher import Pulse as Pulse
+    from runtime.publishing.publisher import Secret as Secret
+    from runtime.result_fields import RESULT_FIELDS as RESULT_FIELDS
+    from runtime.result_fields import ResultField as ResultField
+    from runtime.result_fields import result_values as result_values
     from runtime.template import Template as Template
+    from runtime.trigger_client import TriggerClient as TriggerClient
     from runtime.weights import WeightFile as WeightFile
     from runtime.weights import digest_of, locate
+    from runtime.wire import Receipt as Receipt
 
     digest_of_weights = digest_of
     locate_weights = locate
@@ -40,20 +59,38 @@ __version__ = "0.1.0"
 #: the host and the command line never pay for numpy, pydantic or torch they do not use.
 _PUBLIC = {
     "CategoryPlan": "runtime.evaluation_protocol:CategoryPlan",
+    "Checkpoint": "runtime.checkpoint:Checkpoint",
     "ConfigError": "runtime.errors:ConfigError",
+    "Delivered": "runtime.delivery.client:Delivered",
+    "DEFECT_RECIPES": "calibration.synthetic.defects:DEFECT_RECIPES",
+    "DefectRecipe": "calibration.synthetic.defects:DefectRecipe",
     "Detector": "runtime.detector:Detector",
     "DetectorContext": "runtime.detector:DetectorContext",
     "DetectorResult": "runtime.detector:DetectorResult",
     "EdgeadError": "runtime.errors:EdgeadError",
     "ErrorWord": "runtime.inspection:ErrorWord",
     "EvaluationProtocol": "runtime.evaluation_protocol:EvaluationProtocol",
+    "Feed": "runtime.publishing.publisher:Feed",
     "Frame": "runtime.frame:Frame",
     "Inspection": "runtime.inspection:Inspection",
+    "MaskedFrame": "runtime.detector:MaskedFrame",
+    "Options": "runtime.publishing.publisher:Options",
+    "PlantedDefect": "calibration.synthetic.defects:PlantedDefect",
     "PluginError": "runtime.errors:PluginError",
     "PublishedFigures": "runtime.evaluation_protocol:PublishedFigures",
+    "Publisher": "runtime.publishing.publisher:Publisher",
+    "PublisherContext": "runtime.publishing.publisher:PublisherContext",
+    "Pulse": "runtime.publishing.publisher:Pulse",
+    "RESULT_FIELDS": "runtime.result_fields:RESULT_FIELDS",
+    "Receipt": "runtime.wire:Receipt",
+    "ResultField": "runtime.result_fields:ResultField",
+    "Secret": "runtime.publishing.publisher:Secret",
+    "StationError": "runtime.errors:StationError",
+    "SyntheticDefects": "calibration.synthetic.defects:SyntheticDefects",
     "Template": "runtime.template:Template",
     "TemplateContent": "runtime.detector:TemplateContent",
     "TemplateError": "runtime.errors:TemplateError",
+    "TriggerClient": "runtime.trigger_client:TriggerClient",
     "Verdict": "runtime.inspection:Verdict",
     "WeightFile": "runtime.weights:WeightFile",
     "WeightsError": "runtime.errors:WeightsError",
@@ -61,13 +98,14 @@ _PUBLIC = {
     "digest_of_weights": "runtime.weights:digest_of",
     "hookimpl": "runtime.hookspecs:hookimpl",
     "locate_weights": "runtime.weights:locate",
+    "result_values": "runtime.result_fields:result_values",
     "subscribe": "runtime.delivery.client:subscribe",
 }
 
 __all__ = ["BUILTIN_PLUGINS", "__version__", *sorted(_PUBLIC)]  # noqa: PLE0604 - strings, built from the table
 
 #: The plugins edgead ships, by module. The runtime learns them from here and knows none by name.
-BUILTIN_PLUGINS = ("plugins.hetmm",)
+BUILTIN_PLUGINS = ("plugins.hetmm", "plugins.cpr", "plugins.publishers")
 
 
 def __getattr__(name: str) -> Any:
@@ -86,7 +124,8 @@ def command_line() -> typer.Typer:
     import typer
 
     from calibration import commands as learning
-    from runtime.commands import ledger, machine, station, templates, weights
+    from calibration.commands_defects import app as defects
+    from runtime.commands import build, ledger, machine, publish, sim, station, swap, templates, trigger, weights
 
     app = typer.Typer(
         name="edgead",
@@ -100,13 +139,15 @@ def command_line() -> typer.Typer:
     app.callback()(machine.common)
     for command in (
         learning.demo, station.init, station.validate, learning.calibrate, learning.extend, learning.evaluate,
-        station.run, station.camera, station.watch, station.status, ledger.replay, machine.plugins, machine.doctor,
-        machine.bench,
+        build.build, station.run, publish.publish, station.camera, trigger.trigger, station.watch, station.status,
+        swap.apply, swap.use, swap.recipe, ledger.replay, machine.plugins, machine.doctor, machine.bench,
     ):  # fmt: skip
         app.command()(command)
+    app.add_typer(defects, name="defects")
     app.add_typer(templates.app, name="templates")
     app.add_typer(weights.app, name="weights")
     app.add_typer(ledger.app, name="ledger")
+    app.add_typer(sim.app, name="sim")
     return app
 
 

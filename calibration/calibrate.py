@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from calibration.held_out import EXAMPLES as EXAMPLES
 from calibration.held_out import HeldOut, choose_thresholds, leave_one_out, split, spread
 from calibration.held_out import Progress as Progress
+from calibration.materials import Materials
 from calibration.references import References
 from runtime.detector import Detector, DetectorContext, TemplateContent
 from runtime.engine import Engine, use_threads
@@ -39,7 +40,7 @@ class CalibrationOptions:
     """How to calibrate.
 
     ``false_reject``: target share of good parts rejected, 0..1. ``held_out``: most frames scored for it. ``device``,
-    ``threads`` and ``seed`` as in ``Engine`` and ``DetectorContext``.
+    ``threads`` and ``seed`` as in ``Engine`` and ``DetectorContext``. ``materials``: for detectors that train.
     """
 
     false_reject: float = FALSE_REJECT
@@ -47,6 +48,7 @@ class CalibrationOptions:
     device: str = "cpu"
     threads: int = 0
     seed: int = 0
+    materials: Materials = field(default_factory=Materials)
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,11 @@ def learn(
 ) -> TemplateContent:
     """Let the detector learn from all ``references``."""
     use_threads(options.threads)
-    context = DetectorContext(device=options.device, seed=options.seed, progress=progress)
+    materials = options.materials
+    context = DetectorContext(
+        device=options.device, seed=options.seed, progress=progress, checkpoint=materials.checkpoint,
+        textures=materials.textures, defects=materials.defects, budget_s=materials.budget_s,
+    )  # fmt: skip
     return detector.calibrate(references, settings, context)
 
 

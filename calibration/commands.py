@@ -30,6 +30,14 @@ Templates = Annotated[
 ]
 Sheets = Annotated[int | None, typer.Option(min=1, help="Sheets a pts template keeps (a detector's setting `sheets`).")]
 
+Defects = Annotated[
+    Path | None,
+    typer.Option(help="Folder of a few real defects with masks/, for detectors that train (docs/cpr.md)."),
+]
+Textures = Annotated[
+    Path | None, typer.Option(help="Folder of pictures of foreign material, for detectors that train.")
+]
+
 
 def _with_templates(settings: list[str] | None, templates: str | None, sheets: int | None) -> list[str]:
     """Return the settings KEY=VALUE with the two that have options of their own."""
@@ -76,6 +84,14 @@ def calibrate(
     held_out: Annotated[int, typer.Option(min=0, help="Most frames scored held-out for the thresholds.")] = 300,
     activate: Annotated[bool, typer.Option("--activate", help="Make it the template that runs.")] = False,
     report: Annotated[Path | None, typer.Option(help="HTML report; default STORE/reports/ID.html.")] = None,
+    defects: Defects = None,
+    textures: Textures = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Folder for unfinished training; the same command goes on from it.")
+    ] = None,
+    budget: Annotated[
+        float | None, typer.Option(help="Minutes training may take, at most; the result then depends on the machine.")
+    ] = None,
     device: Device = "cpu",
     threads: Threads = 0,
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
@@ -86,13 +102,16 @@ def calibrate(
     """Learn a template from good parts and set its thresholds from held-out good parts."""
     from calibration.calibrate import CalibrationOptions
     from calibration.jobs import CalibrationJob, run_calibration
+    from calibration.materials import read_materials
     from runtime.terminal import progress_bars, say, show
 
+    materials = read_materials(textures=textures, defects=defects, checkpoint=checkpoint, budget_min=budget)
     job = CalibrationJob(
         dataset=dataset, product=product, detector=detector, store=store, preset=preset,
         settings=_with_templates(setting, templates, sheets), activate=activate, report=report, who=who or login(),
         why=why, options=CalibrationOptions(
-            false_reject=false_reject, held_out=held_out, device=device, threads=threads, seed=seed
+            false_reject=false_reject, held_out=held_out, device=device, threads=threads, seed=seed,
+            materials=materials,
         ),
     )  # fmt: skip
     with progress_bars() as progress:

@@ -49,8 +49,11 @@ def leave_one_out(engine: Engine, references: References, most: int, progress: P
     """Score at most ``most`` references, spread evenly, against the bank without themselves.
 
     ``references``: all that are in the bank, in its order. None if the detector, or a single reference, forbids it.
+    Where the detector trained on some of them, only the others are scored.
     """
-    indices = spread(len(references), most)
+    unseen = engine.detector.unseen(engine.content)
+    among = range(len(references)) if unseen is None else unseen
+    indices = [among[index] for index in spread(len(among), most)]
     frames = references.only(indices)
     scored = _Scored()
     for done, index in enumerate(indices):
@@ -59,7 +62,7 @@ def leave_one_out(engine: Engine, references: References, most: int, progress: P
             return None
         scored.add(engine.infer(frames[done].image, rest))
         progress(done + 1, len(indices), "scoring held-out frames")
-    return scored.held_out(frames, "leave-one-out")
+    return scored.held_out(frames, "leave-one-out" if unseen is None else "leave-one-out of untrained")
 
 
 def split(engine: Engine, frames: References, progress: Progress) -> HeldOut:

@@ -1,18 +1,19 @@
 """Whole benchmark data sets on disk: which one a folder holds, which of its categories, and their images.
 
 Recognised by the names of the categories' folders. Each category is in the MVTec layout of ``calibration.dataset``
-(VisA also as it is published, with ``split_csv/1cls.csv``); nothing has to be converted first. Published by: MVTec AD
-Bergmann et al., CVPR 2019; MVTec LOCO Bergmann et al., IJCV 2022; VisA Zou et al., ECCV 2022; magnetic tile Huang et
-al., The Visual Computer 2020.
+(VisA also as it is published, with ``split_csv/1cls.csv``; MVTec 3D-AD and BTAD as ``calibration.relatives`` says);
+nothing has to be converted first. Published by: MVTec AD Bergmann et al., CVPR 2019; MVTec LOCO Bergmann et al., IJCV
+2022; VisA Zou et al., ECCV 2022; magnetic tile Huang et al., The Visual Computer 2020.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from calibration.dataset import GOOD, Dataset, read_dataset
+from calibration.relatives import read_btad, read_mvtec_3d
 from calibration.visa import SPLIT, read_visa
 from runtime.errors import ConfigError
 
@@ -32,6 +33,8 @@ class Benchmark:
     """For a set of one category, whose folder may have any name: its defect classes, by which it is recognised."""
     remarks: tuple[str, ...] = ()
     """Sentences the reader of its figures needs."""
+    read: Callable[[Path], Dataset] = read_dataset
+    """Reads one category's folder."""
 
 
 MVTEC_AD = Benchmark(
@@ -63,8 +66,16 @@ MAGNETIC_TILE = Benchmark(
     defects=("blowhole", "break", "crack", "fray", "uneven"),
     remarks=("the data set is published without a split into train and test: another split gives other figures",),
 )
+MVTEC_3D = Benchmark(
+    "mvtec-3d",
+    "MVTec 3D-AD (colour)",
+    ("bagel", "cable_gland", "carrot", "cookie", "dowel", "foam", "peach", "potato", "rope", "tire"),
+    remarks=("only the colour images are read: neither the depth nor validation/good",),
+    read=read_mvtec_3d,
+)
+BTAD = Benchmark("btad", "BTAD", ("01", "02", "03"), read=read_btad)
 
-BENCHMARKS = (MVTEC_AD, VISA, MVTEC_LOCO, MAGNETIC_TILE)
+BENCHMARKS = (MVTEC_AD, VISA, MVTEC_LOCO, MAGNETIC_TILE, MVTEC_3D, BTAD)
 
 
 @dataclass(frozen=True)
@@ -92,7 +103,7 @@ def read_benchmark(root: Path) -> BenchmarkOnDisk:
     if (root / SPLIT).is_file() and benchmark is VISA:
         categories = read_visa(root, tuple(folders))
     else:
-        categories = {category: read_dataset(folder) for category, folder in folders.items()}
+        categories = {category: benchmark.read(folder) for category, folder in folders.items()}
     for category, dataset in categories.items():
         if not (dataset.references and dataset.test):
             raise ConfigError(

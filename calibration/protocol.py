@@ -24,7 +24,7 @@ from calibration.references import References
 from runtime.detector import Detector
 from runtime.engine import Engine
 from runtime.errors import ConfigError
-from runtime.evaluation_protocol import CategoryPlan
+from runtime.evaluation_protocol import CategoryPlan, PublishedFigures
 from runtime.registry import Registry
 
 #: The figures of a category and of the mean, in the order they are shown.
@@ -65,6 +65,9 @@ def run_protocol(job: ProtocolJob, registry: Registry, progress: Progress) -> di
     ]
     changed = {key: value for each in prepared for key, value in each.changed.items()}
     categories = {each.name: _evaluated(each, job.options, progress) for each in prepared}
+    for each, figures in protocol.published[name].categories.items():
+        if each in categories:
+            categories[each]["published"] = _published(figures)
     return {
         "protocol": protocol.name,
         "source": protocol.source,
@@ -74,7 +77,7 @@ def run_protocol(job: ProtocolJob, registry: Registry, progress: Progress) -> di
         "title": title,
         "categories": categories,
         "mean": {figure: _mean([each[figure] for each in categories.values()]) for figure in MEASURES},
-        "published": {"image_auroc": protocol.published[name].image_auroc},
+        "published": _published(protocol.published[name]),
         "missing": list(found.missing),
         "warnings": [
             *_incomplete(found, categories),
@@ -186,6 +189,12 @@ def _image_auroc(scored: Sequence[Scored], classes: Sequence[str]) -> float | No
         for label in classes
     ]
     return None if None in of_class else _mean(of_class)
+
+
+def _published(figures: PublishedFigures) -> dict[str, float]:
+    """Return the figures that are reported, by name."""
+    named = {figure: getattr(figures, figure) for figure in MEASURES}
+    return {figure: value for figure, value in named.items() if value is not None}
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

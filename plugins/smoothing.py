@@ -56,3 +56,19 @@ def gaussian(sigma: float, size: int) -> Tensor:
     at = torch.arange(size, dtype=torch.float64) - size // 2
     weights = torch.exp(-0.5 * (at / sigma) ** 2)
     return (weights / weights.sum()).to(torch.float32)
+
+
+def reflecting_blur(side: int, sigma: float, size: int) -> Tensor:
+    """Return G, float32 [side, side], such that G X G^T is the Gaussian blur of a map X with reflected borders.
+
+    Kernel ``size`` (odd) and ``sigma`` in pixels; the edge pixel is not repeated, and where the kernel reaches beyond
+    the reflection, that is reflected again (CPR specification, 5.4 and 9.4 i). Raises ``ValueError`` for an even size.
+    """
+    if size % 2 == 0:
+        raise ValueError(f"expected an odd kernel size, found {size}")
+    at = torch.arange(side)[:, None] + torch.arange(size)[None] - size // 2
+    period = max(1, 2 * (side - 1))
+    at = at.remainder(period)
+    at = torch.minimum(at, period - at) if side > 1 else torch.zeros_like(at)
+    taps = gaussian(sigma, size).double().expand(side, -1)
+    return torch.zeros(side, side, dtype=torch.float64).scatter_add_(1, at, taps).float()

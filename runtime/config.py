@@ -9,10 +9,12 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from runtime.header import MAX_PAYLOAD_BYTES, is_name
-from runtime.yamlfile import load_yaml
+from runtime.yamlfile import load_yaml, located
 
 _ADDRESS = re.compile(r"tcp://(\*|[A-Za-z0-9.:\[\]_-]+):(?P<port>\d{1,5})|ipc://.+")
 MAX_PORT = 65535
+MINUTE_MS = 60_000
+LONGEST_DEADLINE_MS = 600_000
 #: What lies in a ledger's folder.
 LEDGER_FILE = "ledger.sqlite"
 EVIDENCE_FOLDER = "evidence"
@@ -35,6 +37,8 @@ def _camera_name(text: str) -> str:
 Address = Annotated[str, AfterValidator(_address)]
 Name = Annotated[str, AfterValidator(_camera_name)]
 Slug = Annotated[str, Field(pattern=_SLUG)]
+#: Shorter than other names: that of its subscription is made from it, and it names a folder.
+PublisherName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,48}$")]
 
 
 class _Model(BaseModel):
@@ -53,6 +57,32 @@ class Exposure(_Model):
     """Least contrast in grey levels, between the darkest and the brightest percent."""
 
 
+class Guard(_Model):
+    """When a swap is taken back: what the first parts after it are compared with is the parts before it.
+
+    A rule that is null is not applied.
+    """
+
+    parts: Annotated[int, Field(ge=1, le=100_000)] = 100
+    """Parts watched after a swap; the old worker stays loaded so long, ready to take over again."""
+    undecided: Annotated[float, Field(ge=0, le=1)] | None = 0.1
+    """Largest rise of the share of NotDecidable, 0..1."""
+    verdict: Annotated[float, Field(ge=0, le=1)] | None = 0.3
+    """Largest change of the share of NotOK among the decided, up or down, 0..1."""
+    latency: Annotated[float, Field(ge=1, le=1000)] | None = 3.0
+    """A part is slow when it takes this many times the 95th percentile from before, and more than half its deadline.
+    A tenth of the parts may be."""
+
+
+class Recipe(_Model):
+    """Another product the same camera brings, with a worker of its own that is loaded all the time."""
+
+    product: Slug
+    """Product whose active template is used."""
+    detector: Slug = "hetmm"
+    """Detector; its template for the product must be active in the store."""
+
+
 class Camera(_Model):
     """One camera and the detector that looks at its frames, in a worker process of its own."""
 
@@ -60,16 +90,34 @@ class Camera(_Model):
     """Product whose active template is used."""
     detector: Slug = "hetmm"
     """Detector; its template for the product must be active in the store."""
-    deadline_ms: Annotated[int, Field(ge=1, le=600_000)] = 1000
-    """Longest time from a frame's arrival to its inspection; later is NotDecidable.
-    Set it below the time to the reject gate."""
+    deadline_ms: Annotated[int, Field(ge=1, le=LONGEST_DEADLINE_MS)] = 1000
+    """Longest time from the arrival of a frame, or of its trigger where that comes ahead, to the inspection; later is
+    NotDecidable. Set it below the time to the reject gate. Where it is not given and parts_per_min is: one part's time.
+    """
     queue: Annotated[int, Field(ge=1, le=256)] = 8
-    """Frames that may wait for the detector; one more is answered at once: NotDecidable, overload."""
+    """Frames that may wait for the detector, and triggers for their frames; one more of either is answered at once:
+    NotDecidable, overload."""
+    triggers: Literal["with_frame", "ahead"] = "with_frame"
+    """Every frame is a trigger; or triggers come ahead, as messages of their own (`edgead trigger`, a PLC bridge): a
+    frame without one is refused then, no_trigger, and makes no inspection."""
+    match: Literal["id", "order"] = "id"
+    """How a frame finds the trigger ahead of it: by trigger_id; or, where it names none, as the next in order. Give ids
+    if you can: after a frame is lost, order is not known until the line pauses or clocks tell, and until then parts
+    are NotDecidable, camera_lost."""
+    early_ms: Annotated[int, Field(ge=0, le=60_000)] = 20
+    """How long a frame that overtook its trigger waits for it; with order, below the time between two parts."""
     exposure: Exposure | None = Exposure()
     """Limits beyond which a frame shows nothing; null: any frame is inspected."""
     repeat_limit: Annotated[int, Field(ge=2, le=1000)] | None = 2
     """This many live frames in a row with the pixels of an earlier one: NotDecidable, frame_repeated; null: never.
     Replayed (with a source) and simulated frames may repeat."""
+    recipes: dict[Name, Recipe] = {}
+    """Other products of this camera by recipe id; the recipe of a frame or trigger, or `edgead recipe`, picks one."""
+    swap: Literal["beside", "stop"] = "beside"
+    """How a new template or detector comes in: loaded beside the old one, which inspects until then; or, where memory
+    does not hold both, the old worker is stopped first and frames wait for the new one."""
+    guard: Guard | None = Guard()
+    """When a swap is taken back by itself; null: never."""
 
 
 class Worker(_Model):
@@ -79,6 +127,17 @@ class Worker(_Model):
     """cpu, cuda or cuda:N."""
     threads: Annotated[int, Field(ge=0, le=256)] = 0
     """CPU threads of each worker; 0 = one per core."""
+    backend: Literal["eager", "auto", "inductor"] = "eager"
+    """What runs the detector's graph: torch itself (eager), or an engine compiled for this machine by `edgead build`,
+    which `edgead run` calls when one is missing. inductor: that or the worker does not start. auto: inductor where an
+    engine is there and passes the parity gate, else eager, and the status says why. See docs/engines.md."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Number format of a compiled engine's convolutions; matching and scores stay fp32. Eager is always fp32."""
+    engines: Annotated[Path | None, Field(strict=False)] = None
+    """Folder of compiled engines, relative to this file; only this user may write there. null: edgead/engines in the
+    user's state folder ($XDG_STATE_HOME)."""
+    engines_mb: Annotated[int, Field(ge=1)] = 2048
+    """Megabytes (of 1048576 bytes) of compiled engines beyond which the ones used longest ago go."""
     start_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 120.0
     """A worker that is not ready after this many seconds is killed and started again."""
     hang_s: Annotated[float, Field(gt=0, le=3600)] = 10.0
@@ -166,21 +225,62 @@ class Station(_Model):
     """Largest frame in bytes; shared memory is reserved for it, and touched only as far as frames fill it."""
     cameras: Annotated[dict[Name, Camera], Field(min_length=1)]
     """Cameras by name."""
+    parts_per_min: Annotated[float, Field(gt=0, le=60_000)] | None = None
+    """Rate of the line. A camera without deadline_ms has one part's time for its deadline: 60000 / parts_per_min."""
     worker: Worker = Worker()
     """How detector workers run."""
     publish: Results = Results()
     """What results carry."""
     ledger: Ledger | None = Ledger()
     """What is recorded. null: nothing, and no frame sent twice is noticed: for benches and displays."""
+    publishers: dict[PublisherName, dict[str, Any]] = {}
+    """Publishers by name, each with its own options (see docs/publishers.md): results to PLC and MES, each in a process
+    of its own. `publisher:` says which one it is where the name does not. Need deliveries."""
+
+    @model_validator(mode="after")
+    def _publishers_are_fed(self) -> Station:
+        if self.publishers and self.deliveries is None:
+            raise located("publishers", "publishers are fed by the deliveries: give `deliveries` an address")
+        return self
+
+    @model_validator(mode="after")
+    def _parts_are_apart(self) -> Station:
+        part_ms = None if self.parts_per_min is None else MINUTE_MS / self.parts_per_min
+        for name, camera in self.cameras.items():
+            by_order = camera.triggers == "ahead" and camera.match == "order"
+            if by_order and part_ms is not None and camera.early_ms >= part_ms:
+                raise ValueError(
+                    f"cameras.{name}.early_ms: expected less than the {part_ms:g} ms between two parts, "
+                    f"found {camera.early_ms}: an early frame could not be told from a late one"
+                )
+        return self
 
     @model_validator(mode="after")
     def _addresses_differ(self) -> Station:
-        addresses = [self.frames, self.results, self.status, *filter(None, [self.deliveries])]
-        if len(set(addresses)) < len(addresses):
-            raise ValueError("frames, results, status and deliveries need different addresses")
+        taken: dict[str, str] = {}
+        for key in ("frames", "results", "status", "deliveries"):
+            address = getattr(self, key)
+            if address is not None and (other := taken.setdefault(address, key)) != key:
+                # The one that stands in the file: the other may be a default.
+                here, there = (key, other) if key in self.model_fields_set else (other, key)
+                raise located(here, f"expected an address of its own, found that of `{there}`, {address}")
         if self.deliveries is not None and self.ledger is None:
-            raise ValueError("deliveries need a ledger: give `ledger` a folder, or set `deliveries: null`")
+            raise located(
+                "deliveries",
+                "results that can be delivered later need a ledger: give `ledger` a folder, or set `deliveries: null`",
+            )
         return self
+
+
+def _with_deadlines(station: Station) -> dict[str, Camera]:
+    """Return the cameras, each with the deadline the line's rate gives it where it names none."""
+    if station.parts_per_min is None:
+        return station.cameras
+    part = {"deadline_ms": min(LONGEST_DEADLINE_MS, max(1, int(MINUTE_MS / station.parts_per_min)))}
+    return {
+        name: camera if "deadline_ms" in camera.model_fields_set else camera.model_copy(update=part)
+        for name, camera in station.cameras.items()
+    }
 
 
 def load_station(path: Path) -> Station:
@@ -189,7 +289,10 @@ def load_station(path: Path) -> Station:
     Raises ``ConfigError`` naming file, line and key of every fault.
     """
     station = load_yaml(path, Station)
-    update: dict[str, Any] = {"store": (path.parent / station.store).resolve()}
+    update: dict[str, Any] = {"store": (path.parent / station.store).resolve(), "cameras": _with_deadlines(station)}
+    if station.worker.engines is not None:
+        folder = (path.parent / station.worker.engines).resolve()
+        update["worker"] = station.worker.model_copy(update={"engines": folder})
     if station.ledger is not None:
         update["ledger"] = station.ledger.model_copy(update={"path": (path.parent / station.ledger.path).resolve()})
     return station.model_copy(update=update)

@@ -12,11 +12,20 @@ if TYPE_CHECKING:
     import torch
     from pydantic import BaseModel
 
+    from runtime.checkpoint import Checkpoint
     from runtime.frame import Frame
 
 
 def _silent(_done: int, _total: int, _what: str) -> None:
     """Report progress to nobody."""
+
+
+@dataclass(frozen=True)
+class MaskedFrame:
+    """A frame of a defective part and where its defect is: ``mask`` bool [H, W], as large as the image."""
+
+    frame: Frame
+    mask: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -26,11 +35,20 @@ class DetectorContext:
     ``progress(done, total, what)`` may be called as often as liked. ``device`` is a torch device string. ``seed`` fixes
     every random choice: the same references, settings and seed give the same template, bit for bit, on one machine's
     CPU.
+
+    For detectors that train, and ignored by others: ``textures``, pictures of foreign material to plant as synthetic
+    defects (none: built-in ones), and ``defects``, a few real defects, both decoded when asked for; ``checkpoint``,
+    where unfinished work is kept (None: nowhere); ``budget_s``, seconds training may take on this machine (None: as
+    many steps as the settings say). With a budget the number of steps depends on the machine, and with it the template.
     """
 
     device: str = "cpu"
     seed: int = 0
     progress: Callable[[int, int, str], None] = _silent
+    checkpoint: Checkpoint | None = None
+    textures: Sequence[Frame] = ()
+    defects: Sequence[MaskedFrame] = ()
+    budget_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +132,15 @@ class Detector(ABC):
         them before the next call, which may write over them.
         """
         del content, bank, index
+        return None
+
+    def unseen(self, content: TemplateContent) -> Sequence[int] | None:
+        """Return which references nothing was trained on, or None: ``leave_out`` makes every reference one.
+
+        Held-out scores are taken of these alone, where there are any: a network that has seen a part as good scores it
+        low even when it has been left out of the bank.
+        """
+        del content
         return None
 
     def extend(

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runtime.engines.cache import EngineCache
+from runtime.engines.folder import check_owner, check_parents, default_folder
+from runtime.errors import EngineError
 from runtime.registry import Registry
 from runtime.weights import state, weights_dir
 
@@ -36,7 +39,7 @@ class Finding:
 
 def examine(registry: Registry) -> list[Finding]:
     """Return every finding, most basic first."""
-    return [*_system(), *_packages(), *_compute(), *_plugins(registry), *_weights(registry)]
+    return [*_system(), *_packages(), *_compute(), *_engines(), *_plugins(registry), *_weights(registry)]
 
 
 def _system() -> Iterator[Finding]:
@@ -79,6 +82,26 @@ def _compute() -> Iterator[Finding]:
         built = torch.version.cuda
         why = f"torch is built for CUDA {built}, but finds no driver or device" if built else "torch is a CPU build"
         yield Finding("cuda", "note", f"{why}: workers run on the CPU")
+
+
+def _engines() -> Iterator[Finding]:
+    name = os.environ.get("CXX") or "g++"
+    compiler = shutil.which(name)
+    missing = f"no {name!r}: `edgead build` needs one; engines that were built run without"
+    yield Finding("c++ compiler", "ok" if compiler else "note", compiler or missing)
+    cache = EngineCache(default_folder(), most_bytes=0)  # only looked at
+    if not cache.folder.exists():
+        yield Finding("engine cache", "note", f"nothing in {cache.folder}: see `edgead build`")
+        return
+    try:
+        check_owner(cache.folder)
+        check_parents(cache.folder)
+    except EngineError as error:
+        yield Finding("engine cache", "fail", str(error))
+        return
+    listed = cache.entries()
+    size = sum(each for _, each, _ in listed) / 2**20
+    yield Finding("engine cache", "ok", f"{len(listed)} engines, {size:.0f} MiB in {cache.folder}")
 
 
 def _plugins(registry: Registry) -> Iterator[Finding]:

@@ -66,3 +66,9 @@ class LedgerError(EdgeadError):
     """The ledger is missing, damaged, held by another process, or was asked for what would break its rules."""
 
     exit_code = 8
+
+
+class EngineError(EdgeadError):
+    """A compiled engine is missing, damaged, refused by the parity gate, or cannot be built on this machine."""
+
+    exit_code = 9

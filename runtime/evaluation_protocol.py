@@ -8,7 +8,7 @@ a protocol may post-process image score, pixel map and PRO map differently, a te
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -40,10 +40,14 @@ class CategoryPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedFigures:
-    """What the authors report for one data set, the mean over its categories."""
+    """What the authors report for one data set, the mean over its categories, 0..1; None: not reported."""
 
-    image_auroc: float
-    """0..1."""
+    image_auroc: float | None = None
+    pixel_auroc: float | None = None
+    pixel_ap: float | None = None
+    pro: float | None = None
+    categories: Mapping[str, PublishedFigures] = field(default_factory=dict)
+    """The same of single categories, where reported."""
     remarks: tuple[str, ...] = ()
     """Sentences the reader needs to compare: which variant, what was tuned on what."""
 

@@ -37,6 +37,7 @@ class FrameHeader:
 
     ``session`` is a random number the camera process draws at its start; (camera, session, frame_id) names a frame.
     ``frame_id`` counts up by one a frame from 0, so a gap is a frame lost before it reached the host.
+    ``recipe`` names one of the camera's recipes in the station file; empty for the current one.
     ``source`` says where a replayed frame came from (a path relative to the replayed folder); empty for a live camera.
     """
 
@@ -53,6 +54,7 @@ class FrameHeader:
     source: str = ""
     simulated: bool = False
     payload_crc32: int | None = None
+    recipe: str = ""
 
     @property
     def payload_bytes(self) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import msgpack
@@ -18,7 +18,7 @@ from runtime.errors import WireError
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
-VERSION = (1, 0)
+VERSION = (1, 1)
 
 #: A header is a few hundred bytes; 8 KiB leaves room for fields of later minor versions.
 MAX_HEADER_BYTES = 8 * 1024
@@ -35,6 +35,7 @@ MAX_PAYLOAD_BYTES = 256 * 1024 * 1024
 MAX_TEXT_BYTES = 512
 MAX_PART_ID_BYTES = 32
 MAX_NAME_BYTES = 64
+MAX_RECIPE_BYTES = 64
 U64 = 2**64 - 1
 
 #: Why a message can be refused, as a stable word that is counted and sent back.
@@ -52,7 +53,11 @@ REFUSALS = {
     "payload_crc": "payload_crc32 is present and does not match the payload",
     "unknown_camera": "the station file lists no camera of that name",
     "frame_reused": "the frame's session and frame_id were used for another frame before: begin a new session",
-    "unrecorded": "the frame cannot be recorded: the ledger cannot be read, or the disk was full or failing too long",
+    "no_trigger": "the station waits for triggers, and none was raised for this frame",
+    "late": "the frame came after its trigger was answered",
+    "second": "the frame's trigger has another frame already",
+    "not_ahead": "the camera's triggers come with its frames: the station file says so",
+    "unrecorded": "the frame or trigger cannot be recorded: the disk was full or failing too long",
 }
 
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
@@ -101,6 +106,12 @@ def open_header(part: Buffer, schema: str) -> Mapping[str, Any]:
         raise WireError("schema", f"expected {schema!r}, found {_shown(fields.get('schema'))}")
     _check_version(fields.get("version"))
     return fields
+
+
+def expect_parts(parts: Sequence[Buffer], least: int, most: int) -> None:
+    """Refuse a message of another number of parts than ``least``..``most``."""
+    if not least <= len(parts) <= most:
+        raise WireError("parts", f"expected {least} to {most} parts, found {len(parts)}")
 
 
 def _unpack(packed: bytes) -> dict[str, Any]:

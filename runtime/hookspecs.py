@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from runtime.detector import Detector
     from runtime.evaluation_protocol import EvaluationProtocol
+    from runtime.publishing.publisher import Publisher
     from runtime.weights import WeightFile
 
 hookspec = pluggy.HookspecMarker("edgead")
@@ -50,4 +51,15 @@ def edgead_register_protocols(register: Callable[[EvaluationProtocol], None]) ->
     Called with the detectors' hook; makes the protocol known to ``edgead evaluate --protocol``. Its detector may come
     from another plugin. A name that is already taken stops start-up with both distributions named. Raising marks this
     plugin as broken.
+    """
+
+
+@hookspec
+def edgead_register_publishers(register: Callable[[str, Callable[[], Publisher]], None]) -> None:
+    """Call ``register(name, factory)`` once for each publisher the plugin brings.
+
+    Called once per process that loads plugins (commands, publishers' processes, detector workers; never the host).
+    ``factory`` is called when the publisher is wanted and must be cheap: protocol libraries are imported inside
+    ``Publisher.run``. A name that is already taken stops start-up with both distributions named. Raising marks this
+    plugin as broken and leaves the others alone.
     """

@@ -81,9 +81,11 @@ class Inspection:
     """The immutable record of one frame, exactly one for every frame the host took in.
 
     Times: ``*_ns`` of the calendar are UTC nanoseconds since 1970; ``queue_us``, ``detect_us`` and ``latency_us`` are
-    microseconds on the monotonic clock (waiting, worker, received to published). ``score`` is raw: higher = more
-    anomalous, never rescaled by a batch; a frame is NotOK when score > threshold. Building one that breaks a rule of
-    ``__post_init__`` raises ``ValueError``.
+    microseconds on the monotonic clock (waiting, worker, taken in to published: the trigger where it came ahead, else
+    the frame). ``triggered_ns``: when the trigger's source raised it, where it came ahead of the frame and says so; a
+    trigger that got no frame has ``session``, ``frame_id`` and the frame's sizes 0. ``recipe``: as asked for.
+    ``score`` is raw: higher = more anomalous, never rescaled by a batch; a frame is NotOK when score > threshold.
+    Building one that breaks a rule of ``__post_init__`` raises ``ValueError``.
     """
 
     result_id: str
@@ -117,6 +119,8 @@ class Inspection:
     historical: bool = False
     map: MapInfo | None = None
     preview: str | None = None
+    recipe: str = ""
+    triggered_ns: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse every record that could pass a bad part: the last line of defence, whatever came before it."""

@@ -23,9 +23,8 @@ from runtime.exposure import find_fault, sample_frame
 from runtime.inspection import ErrorWord
 from runtime.lifesigns import LifeSigns, fingerprint
 from runtime.link import Link, one_line
-from runtime.selftest import check_golden
+from runtime.selftest import KeptFrame, check_golden
 from runtime.slots import Slots
-from runtime.template import GoldenFrame
 
 log = logging.getLogger("edgead.worker")
 
@@ -78,7 +77,7 @@ class Inspector:
         engine: Engine,
         slots: Slots,
         checks: FrameChecks,
-        golden: GoldenFrame | None = None,
+        golden: KeptFrame | None = None,
         *,
         map_encoding: str,
         preview: bool,
@@ -123,7 +122,7 @@ class Inspector:
         tests = bool(record["golden"]) and self._golden is not None
         if tests and self._golden is not None:
             try:
-                check_golden(self._engine, self._golden, "golden frame 0")
+                check_golden(self._engine, self._golden, "asked again while idle")
             except Exception as error:  # noqa: BLE001 - the per-detector guard: the host logs it and starts another
                 return {"op": "unfit", "error": one_line(error)}
         return {"op": "alive", "golden": tests}

@@ -1,150 +1,128 @@
-"""One camera's way through the host: pipeline, shared memory and worker, and the records that come out.
+"""One camera's way through the host to one template in one worker: pipeline, shared memory, worker, answers.
 
-A lane decides; ``runtime.host`` does the talking. Everything that leaves a lane is an ``Answer``: exactly one for every
-frame that came in.
+A lane decides; ``runtime.host`` does the talking, and a ``runtime.post`` says which lane is on duty. Everything that
+leaves a lane is an ``Answer``: exactly one for every frame that came in. What happens besides is news of its camera.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from runtime.config import Camera, Station
+from runtime.assignment import Assignment
+from runtime.config import Worker
 from runtime.errors import StationError
 from runtime.frame import FrameHeader
-from runtime.inspection import ErrorWord, MapInfo, Verdict, decide
+from runtime.inspection import ErrorWord, Verdict
+from runtime.judge import Answer as Answer
+from runtime.judge import Judge, ask_for, undecided
+from runtime.ledger import Event
 from runtime.lifecycle import State
 from runtime.pipeline import WAITING_ERROR, Pipeline, Ticket
-from runtime.slots import Slots, answer_bytes
+from runtime.readiness import read_device_memory, read_engine
+from runtime.slots import Slots
 from runtime.supervisor import Supervisor
-from runtime.template import Template
+from runtime.tally import Tally
+from runtime.track import Track
 
 log = logging.getLogger("edgead.host")
 
-#: Late answers remembered until somebody asks for them.
-MOST_LATE = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What became of one frame, before it is published."""
-
-    header: FrameHeader
-    number: int
-    admitted_ns: int
-    received_ns: int
-    verdict: Verdict
-    error: ErrorWord = ErrorWord.NONE
-    detail: str = ""
-    score: float | None = None
-    queue_us: int = 0
-    detect_us: int = 0
-    map: MapInfo | None = None
-    map_payload: bytes = b""
-    preview: bytes = b""
-    #: Where the frame's pixels are until the lane takes another frame; None if they were never taken in.
-    slot: int | None = None
+#: Longest reason kept in an event, in characters.
+MOST_WHY = 300
 
 
 class Lane:
-    """The frames of one camera. Times are monotonic nanoseconds except ``received_ns``, which is UTC."""
+    """The frames of one assignment. Times are monotonic nanoseconds except ``received_ns``, which is UTC.
 
-    def __init__(
-        self, name: str, camera: Camera, station: Station, template: Template, builtins: tuple[str, ...]
-    ) -> None:
-        self.name = name
-        self.camera = camera
-        self.template = template
-        self.thresholds = template.manifest.thresholds
-        self.pipeline = Pipeline(camera.queue, camera.deadline_ms * 1_000_000)
-        self.counts: Counter[str] = Counter()
-        self.errors: Counter[str] = Counter()
-        #: Answers of the worker that came after the deadline: number of the frame, score where it gave one.
-        self.late: deque[tuple[int, float | None]] = deque(maxlen=MOST_LATE)
-        self._map_encoding = station.publish.map
-        height, width = template.manifest.map_shape
-        self._map_raw_bytes = height * width * 2
-        self._map_expected: dict[str, Any] = {
-            "encoding": self._map_encoding,
-            "dtype": _MAP_DTYPE[self._map_encoding],
-            "height": height,
-            "width": width,
-        }
-        room = answer_bytes(template.manifest.map_shape, preview=station.publish.preview)
-        self._slots = Slots.create(self.pipeline.slot_count, station.max_frame_bytes, room)
-        setup = {
-            "op": "setup",
-            "builtins": list(builtins),
-            "store": str(station.store),
-            "template": template.digest,
-            "detector": camera.detector,
-            "device": station.worker.device,
-            "threads": station.worker.threads,
-            "map": station.publish.map,
-            "preview": station.publish.preview,
-            "exposure": camera.exposure.model_dump() if camera.exposure else None,
-            "repeat_limit": camera.repeat_limit,
-            "slots": self._slots.count,
-            "frame_bytes": self._slots.frame_bytes,
-            "answer_bytes": self._slots.answer_bytes,
-        }
+    ``tally``: of its camera, None: its own.
+    """
+
+    def __init__(self, assignment: Assignment, tally: Tally | None = None) -> None:
+        self.assignment = assignment
+        self.name = assignment.name
+        self.camera = assignment.camera
+        self.template = assignment.template
+        self.setup = assignment.setup
+        self.pipeline = Pipeline(self.camera.queue, self.camera.deadline_ms * 1_000_000)
+        self.tally = Tally() if tally is None else tally
+        #: The latest inspections, for the guard of a swap.
+        self.track = Track()
+        #: What frames are told that wait for the first start of the worker.
+        self.starting_word = ErrorWord.DETECTOR_STARTING
+        #: Bytes of device memory as the worker found them when it was ready: free, total, used; None on a CPU.
+        self.device_memory: dict[str, int] | None = None
+        #: What the worker inspects with: backend, precision, and a note where that is not what the file asks for.
+        self.engine: dict[str, str] | None = None
+        setup = self.setup
+        self._slots = Slots.create(setup["slots"], setup["frame_bytes"], setup["answer_bytes"])
+        self._judge = Judge(self.template.manifest, setup["map"], self._slots)
+        self.thresholds = self._judge.thresholds
         self.worker = Supervisor(
-            name,
+            assignment.label,
             setup,
             self._slots,
-            start_timeout_s=station.worker.start_timeout_s,
-            hang_s=station.worker.hang_s,
-            restart_budget=station.worker.restart_budget,
-            restart_window_s=station.worker.restart_window_s,
-            self_test_s=station.worker.self_test_s,
+            **_limits(assignment.station.worker),
         )
+        self._state = self.worker.state
+
+    def configure(self, assignment: Assignment) -> None:
+        """Take what the host itself holds (deadline, limits of the worker) from another assignment of equal setup."""
+        self.assignment, self.camera = assignment, assignment.camera
+        self.pipeline.deadline_ns = self.camera.deadline_ms * 1_000_000
+        self.worker.configure(**_limits(assignment.station.worker))
 
     @property
     def answer_bytes(self) -> int:
         """Largest map and preview of one result, in bytes."""
         return self._slots.answer_bytes
 
+    # --- frames -------------------------------------------------------------------------------------------------
+
     def take(
-        self, header: FrameHeader, pixels: memoryview, number: int, now_ns: int, received_ns: int
+        self,
+        header: FrameHeader,
+        pixels: memoryview,
+        number: int,
+        now_ns: int,
+        received_ns: int,
+        *,
+        deadline_ns: int | None = None,
     ) -> Answer | None:
-        """Admit a frame, copying its pixels into shared memory (the only copy); an answer at once if it cannot wait."""
-        self.counts["frames"] += 1
+        """Admit a frame, copying its pixels into shared memory (the only copy); an answer at once if it cannot wait.
+
+        ``deadline_ns``: of its trigger, where that came ahead of it.
+        """
+        self.tally.counts["frames"] += 1
         has_failed = self.worker.state is State.FAILED
-        ticket = None if has_failed else self.pipeline.admit(number, header, now_ns, received_ns)
+        ticket = None if has_failed else self.pipeline.admit(number, header, now_ns, received_ns, deadline_ns)
         if ticket is None:
-            word = WAITING_ERROR.get(self.worker.state, ErrorWord.STOPPING)
             full = f"{self.pipeline.waiting} frames already wait, the limit is {self.camera.queue}"
             detail = f"the worker {self.worker.last_error}" if has_failed else full
-            return self._count(Answer(header, number, now_ns, received_ns, Verdict.NOT_DECIDABLE, word, detail))
+            word = self._waiting_word()
+            return self.tally.count(Answer(header, number, now_ns, received_ns, Verdict.NOT_DECIDABLE, word, detail))
         self._slots.frame(ticket.slot, pixels.nbytes)[:] = pixels
         return None
 
-    def refuse(self, header: FrameHeader, number: int, now_ns: int, received_ns: int) -> Answer:
-        """Answer a frame that came while the station is stopping."""
-        self.counts["frames"] += 1
-        detail = "the station is stopping"
-        return self._count(
-            Answer(header, number, now_ns, received_ns, Verdict.NOT_DECIDABLE, ErrorWord.STOPPING, detail)
-        )
+    def refuse(
+        self,
+        header: FrameHeader,
+        number: int,
+        now_ns: int,
+        received_ns: int,
+        *,
+        word: ErrorWord = ErrorWord.STOPPING,
+        detail: str = "the station is stopping",
+        framed: bool = True,
+    ) -> Answer:
+        """Answer a frame that is not inspected: it came while the station is stopping, or for the reason given.
 
-    def advance(self, now_ns: int) -> list[Answer]:
-        """Do everything that is due: deadlines, hung worker, restart, dispatch. Never blocks."""
-        answers = self._expired(now_ns)
-        overdue = self.worker.overdue(now_ns, self.pipeline.busy_since_ns)
-        if overdue:
-            answers += self._bury(now_ns, overdue)
-        self.worker.start_if_due(now_ns)
-        self.dispatch(now_ns)
-        self.worker.beat(now_ns, idle=self.pipeline.busy_since_ns is None)
-        return answers
-
-    def _expired(self, now_ns: int) -> list[Answer]:
-        overdue = self.pipeline.expired(now_ns)
-        return [self._undecided(ticket, *self._why_expired(held), now_ns) for ticket, held in overdue]
+        ``framed`` False: a trigger that got no frame.
+        """
+        self.tally.counts["frames"] += framed
+        return self.tally.count(Answer(header, number, now_ns, received_ns, Verdict.NOT_DECIDABLE, word, detail))
 
     def pixels(self, answer: Answer) -> memoryview | None:
         """Return the pixels an answer is about, in shared memory, until the lane takes another frame; None if gone."""
@@ -152,10 +130,36 @@ class Lane:
             return None
         return self._slots.frame(answer.slot, answer.header.payload_bytes)
 
+    # --- a turn of the loop -------------------------------------------------------------------------------------
+
+    def advance(self, now_ns: int) -> list[Answer]:
+        """Do everything that is due: deadlines, hung worker, restart, dispatch. Never blocks."""
+        answers = self._expired(now_ns)
+        if self.worker.state is State.STOPPING:
+            return answers
+        overdue = self.worker.overdue(now_ns, self.pipeline.busy_since_ns)
+        if overdue:
+            answers += self._bury(now_ns, overdue)
+        deaths = self.worker.restarts
+        self.worker.start_if_due(now_ns)
+        if self.worker.restarts != deaths:  # the machine would not start it
+            answers += self._after_death(now_ns, f"the worker {self.worker.last_error}")
+        self.dispatch(now_ns)
+        self.worker.beat(now_ns, idle=self.pipeline.busy_since_ns is None)
+        return answers
+
     def next_due_ns(self) -> int | None:
         """Return when ``advance`` next has something to do, or None."""
         due = [self.pipeline.next_deadline_ns(), self.worker.next_due_ns(self.pipeline.busy_since_ns)]
         return min((time for time in due if time is not None), default=None)
+
+    def dispatch(self, now_ns: int) -> None:
+        """Send the worker the frames it can take now."""
+        while self.worker.state is State.READY and (ticket := self.pipeline.dispatch(now_ns)) is not None:
+            try:
+                self.worker.send(ask_for(ticket))
+            except EOFError:
+                return  # it died: ``read_worker`` takes what it still said, then buries it
 
     def read_worker(self, now_ns: int) -> Iterator[Answer]:
         """Take every record the worker has sent; a worker that is gone or out of step is buried.
@@ -172,56 +176,15 @@ class Lane:
         except (StationError, ValueError, KeyError, TypeError) as error:
             yield from self._bury(now_ns, f"sent a record out of step: {error}")
 
-    def stop(self, now_ns: int) -> list[Answer]:
-        """Stop the worker; whatever has not left yet leaves undecided."""
-        self.worker.stop()
-        self._slots.close()
-        detail = "the station is stopping"
-        rest = [self._undecided(ticket, ErrorWord.STOPPING, detail, now_ns) for ticket in self.pipeline.drained()]
-        return [replace(answer, slot=None) for answer in rest]  # the memory is gone
-
-    def status(self) -> dict[str, Any]:
-        """Return the lane's part of `edgead status --json`."""
-        return {
-            "product": self.camera.product,
-            "detector": self.camera.detector,
-            "template": self.template.digest,
-            "worker": self.worker.state.value,
-            "worker_pid": self.worker.pid,
-            "restarts": self.worker.restarts,
-            "self_tests": self.worker.self_tests,
-            "last_error": self.worker.last_error,
-            "waiting": self.pipeline.waiting,
-            "unanswered": self.pipeline.unanswered,
-            "late_answers": self.pipeline.late_answers,
-            **{key: self.counts[key] for key in ("frames", "inspections", "ok", "not_ok", "not_decidable")},
-            "errors": dict(self.errors),
-        }
-
-    def dispatch(self, now_ns: int) -> None:
-        """Send the worker the frames it can take now."""
-        while self.worker.state is State.READY and (ticket := self.pipeline.dispatch(now_ns)) is not None:
-            header = ticket.header
-            record = {
-                "op": "inspect",
-                "ticket": ticket.number,
-                "slot": ticket.slot,
-                "shape": header.shape,
-                "format": header.pixel_format,
-                "frame": [header.session, header.frame_id],
-                "live": not (header.source or header.simulated),
-            }
-            try:
-                self.worker.send(record)
-            except EOFError:
-                return  # it died: ``read_worker`` takes what it still said, then buries it
-
     def _handle(self, record: dict[str, Any], now_ns: int) -> list[Answer]:
         for op, why in _UNFIT:
             if record["op"] == op:
                 return self._bury(now_ns, f"{why}: {record['error']}")
         if record["op"] == "ready":
             self.worker.ready(now_ns)
+            self.device_memory = read_device_memory(record)
+            self.engine = read_engine(record)
+            self._note_state()
             return []
         if record["op"] == "alive":
             self.worker.alive(now_ns, golden=record["golden"] is True)
@@ -230,114 +193,108 @@ class Lane:
         ticket = self.pipeline.answered(record["ticket"], now_ns)
         if ticket is None:
             score = record.get("score")
-            self.late.append((record["ticket"], score if type(score) is float and math.isfinite(score) else None))
+            detail = {"trigger": record["ticket"], "score": score if _is_finite(score) else None}
+            self._tell(Event.LATE_ANSWER, detail)
             return []
-        try:
-            return [self._outcome(ticket, record, dispatched_ns, now_ns)]
-        except (KeyError, TypeError, ValueError) as error:
-            # The ticket has left the pipeline: whatever is wrong with the record, the frame must be answered.
-            detail = f"the worker's record is malformed: {type(error).__name__}: {error}"
-            return [self._undecided(ticket, ErrorWord.RESULT_BAD, detail, now_ns)]
+        return [self.tally.count(self._judge.answer(ticket, record, dispatched_ns, now_ns))]
 
-    def _outcome(self, ticket: Ticket, record: dict[str, Any], dispatched_ns: int, now_ns: int) -> Answer:
-        """Turn the worker's record into an answer; anything doubtful about it raises or is NotDecidable."""
-        if record["op"] != "done":
-            if record["error"] not in _WORKER_ERRORS:
-                raise ValueError(f"expected an error word of {_WORKER_ERRORS}, found {record['error']!r}")
-            return self._undecided(ticket, ErrorWord(record["error"]), str(record["detail"]), now_ns)
-        score, threshold = record["score"], self.thresholds.image
-        if type(score) is not float or not math.isfinite(score):
-            return self._undecided(ticket, ErrorWord.RESULT_BAD, f"score {score!r} is not a finite number", now_ns)
-        if threshold is None:
-            detail = "the template has no image threshold: calibrate with more references"
-            return self._undecided(ticket, ErrorWord.THRESHOLD_MISSING, detail, now_ns)
-        map_bytes, preview_bytes = _count_in(record, "map_bytes"), _count_in(record, "preview_bytes")
-        info = self._map_info(record, map_bytes)
-        room = self._slots.answer(ticket.slot, map_bytes + preview_bytes)
-        answer = Answer(
-            ticket.header,
-            ticket.number,
-            ticket.admitted_ns,
-            ticket.received_ns,
-            decide(score, threshold),
-            score=score,
-            queue_us=max(0, dispatched_ns - ticket.admitted_ns) // 1000,
-            detect_us=_count_in(record, "detect_us"),
-            map=info,
-            map_payload=bytes(room[:map_bytes]),
-            preview=bytes(room[map_bytes:]),
-            slot=ticket.slot,
-        )
-        return self._count(answer)
+    # --- the end ------------------------------------------------------------------------------------------------
 
-    def _map_info(self, record: dict[str, Any], size: int) -> MapInfo | None:
-        """Return the description of the answer's map; ``ValueError`` unless it is the map the station file asks for."""
-        if self._map_encoding == "none" and not size:
-            return None
-        found = {"scale": 1.0, "offset": 0.0, **record["map"]}
-        expected = self._map_expected | {"scale": found["scale"], "offset": found["offset"]}
-        if found != expected:
-            raise ValueError(f"expected {expected}, found {found}")
-        if not all(type(value) is float and math.isfinite(value) for value in (found["scale"], found["offset"])):
-            raise ValueError(f"expected a finite scale and offset, found {found}")
-        if size != self._map_raw_bytes and (self._map_encoding == "raw" or not size):
-            raise ValueError(f"expected the bytes of a map of {self._map_raw_bytes} bytes, found {size}")
-        return MapInfo(**expected)  # not ``found``: whatever else its numbers may be, these are integers
+    def abandon(self, now_ns: int, word: ErrorWord, why: str) -> list[Answer]:
+        """Answer everything that has not left, with ``word``: this lane will not inspect it."""
+        return [self._undecided(ticket, word, why, now_ns) for ticket in self.pipeline.drained()]
 
-    def _undecided(self, ticket: Ticket, word: ErrorWord, detail: str, now_ns: int) -> Answer:
-        return self._count(
-            Answer(
-                ticket.header,
-                ticket.number,
-                ticket.admitted_ns,
-                ticket.received_ns,
-                Verdict.NOT_DECIDABLE,
-                word,
-                detail,
-                queue_us=max(0, (ticket.dispatched_ns or now_ns) - ticket.admitted_ns) // 1000,
-                slot=ticket.slot,
-            )
-        )
+    def ended(self, now_ns: int) -> bool:
+        """Tell whether the worker of a lane without frames, asked to end, is gone; then ``release`` the memory."""
+        return self.worker.ended(now_ns)
 
-    def _count(self, answer: Answer) -> Answer:
-        self.counts["inspections"] += 1
-        self.counts[_COUNT_NAME[answer.verdict]] += 1
-        if answer.error is not ErrorWord.NONE:
-            self.errors[answer.error.value] += 1
-        return answer
+    def release(self) -> None:
+        """Give the shared memory back. May take milliseconds: pages that frames have filled are freed."""
+        self._slots.close()
+
+    def stop(self, now_ns: int) -> list[Answer]:
+        """Stop the worker, waiting for it; whatever has not left yet leaves undecided."""
+        self.worker.stop()
+        rest = self.abandon(now_ns, ErrorWord.STOPPING, "the station is stopping")
+        self.release()
+        return [replace(answer, slot=None) for answer in rest]  # the memory is gone
+
+    def status(self) -> dict[str, Any]:
+        """Return what `edgead status --json` shows of a lane; the counts of frames are its camera's."""
+        return {
+            "product": self.camera.product,
+            "detector": self.camera.detector,
+            "template": self.template.digest,
+            "worker": self.worker.state.value,
+            "worker_pid": self.worker.pid,
+            "engine": self.engine,
+            **self.own_counts(),
+            "last_error": self.worker.last_error,
+            "waiting": self.pipeline.waiting,
+            "unanswered": self.pipeline.unanswered,
+        }
+
+    def own_counts(self) -> dict[str, int]:
+        """Return what is counted by worker, not by camera."""
+        return {
+            "restarts": self.worker.restarts,
+            "self_tests": self.worker.self_tests,
+            "late_answers": self.pipeline.late_answers,
+        }
+
+    # --- answers without a decision -----------------------------------------------------------------------------
+
+    def _expired(self, now_ns: int) -> list[Answer]:
+        overdue = self.pipeline.expired(now_ns)
+        return [self._undecided(ticket, *self._why_expired(held), now_ns) for ticket, held in overdue]
 
     def _why_expired(self, held_by_worker: bool) -> tuple[ErrorWord, str]:
         deadline = f"no answer within {self.camera.deadline_ms} ms"
         if held_by_worker:
             return ErrorWord.DETECTOR_TIMEOUT, deadline
-        word = WAITING_ERROR.get(self.worker.state, ErrorWord.STOPPING)
-        return word, f"{deadline}: worker {self.worker.state}"
+        return self._waiting_word(), f"{deadline}: worker {self.worker.state}"
+
+    def _waiting_word(self) -> ErrorWord:
+        if self.worker.state is State.STARTING:
+            return self.starting_word
+        return WAITING_ERROR.get(self.worker.state, ErrorWord.STOPPING)
 
     def _bury(self, now_ns: int, why: str) -> list[Answer]:
+        begun = not self.worker.is_asked
         self.worker.gone(now_ns, why)
-        victim, why = self.pipeline.lost(), f"the worker {why}"
-        lost = [victim] if victim is not None else []
+        victim, why = self.pipeline.lost(begun=begun), f"the worker {why}"
+        lost = [self._undecided(victim, ErrorWord.DETECTOR_CRASH, why, now_ns)] if victim is not None else []
+        return lost + self._after_death(now_ns, why)
+
+    def _after_death(self, now_ns: int, why: str) -> list[Answer]:
+        self._tell(Event.RESTART, {"restarts": self.worker.restarts, "why": self.worker.last_error[:MOST_WHY]})
+        self._note_state()
         if self.worker.state is State.FAILED:  # nobody comes for the frames that wait
-            lost += self.pipeline.drained()
-        return [self._undecided(ticket, ErrorWord.DETECTOR_CRASH, why, now_ns) for ticket in lost]
+            return self.abandon(now_ns, ErrorWord.DETECTOR_CRASH, why)
+        return []
+
+    def _note_state(self) -> None:
+        if self.worker.state is not self._state:
+            before, self._state = self._state, self.worker.state
+            self._tell(Event.STATE, {"from": before, "to": self._state, "why": self.worker.last_error[:MOST_WHY]})
+
+    def _tell(self, event: Event, detail: dict[str, Any]) -> None:
+        recipe = {"recipe": self.assignment.recipe} if self.assignment.recipe else {}
+        self.tally.news.append((event, {"camera": self.name, **recipe, **detail}))
+
+    def _undecided(self, ticket: Ticket, word: ErrorWord, detail: str, now_ns: int) -> Answer:
+        return self.tally.count(undecided(ticket, word, detail, now_ns))
 
 
-def _count_in(record: dict[str, Any], name: str) -> int:
-    """Return a whole number of 0 or more; ``ValueError`` for anything else, ``KeyError`` for nothing."""
-    value = record[name]
-    if type(value) is not int or value < 0:
-        raise ValueError(f"{name}: expected a whole number of 0 or more, found {value!r}")
-    return value
+def _limits(worker: Worker) -> dict[str, Any]:
+    """Return what a supervisor is told of the station file's worker settings."""
+    names = ("start_timeout_s", "hang_s", "restart_budget", "restart_window_s", "self_test_s")
+    return {name: getattr(worker, name) for name in names}
 
 
-_MAP_DTYPE = {"raw": "float16", "png16": "uint16", "none": ""}
+def _is_finite(score: Any) -> bool:
+    return type(score) is float and math.isfinite(score)
+
+
 #: What a worker says of itself before it ends.
 _UNFIT = (("failed", "could not load"), ("unfit", "failed its self-test"))
-#: What a worker may say about its detector; every other word is the host's to say.
-_WORKER_ERRORS = (
-    ErrorWord.DETECTOR_ERROR,
-    ErrorWord.RESULT_BAD,
-    ErrorWord.FRAME_EXPOSURE,
-    ErrorWord.FRAME_REPEATED,
-)
-_COUNT_NAME = {Verdict.OK: "ok", Verdict.NOT_OK: "not_ok", Verdict.NOT_DECIDABLE: "not_decidable"}

@@ -14,7 +14,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from runtime.config import Ledger as LedgerSettings
@@ -25,9 +26,11 @@ from runtime.inspection import Inspection
 from runtime.lane import Lane
 from runtime.ledger import Event, FrameKey, Ledger, LedgerFull
 from runtime.ledger.evidence_writer import DISK_ERROR, DISK_FULL, EvidenceWriter
-from runtime.ledger.records import Earlier, OpenTrigger
+from runtime.ledger.records import Earlier, OpenTrigger, Unread
 from runtime.ledger.writer import DUPLICATE, MOST_UNWRITTEN
-from runtime.records import Records
+from runtime.records import News, Records
+from runtime.repeats import raised_before
+from runtime.triggers import TriggerHeader
 from runtime.upkeep import Upkeep
 from runtime.wire import encode_frame
 
@@ -39,6 +42,23 @@ COMMIT_NS = 2_000_000
 RETRY_NS, SUMMARY_NS = 500_000_000, 1_000_000_000
 #: How soon it is looked whether evidence has reached the disk, on a line where nothing else happens.
 EVIDENCE_NS = 50_000_000
+#: Why a frame is dropped of which it cannot be found out whether it came before.
+UNREAD = "unread"
+
+
+def key_of(header: FrameHeader) -> FrameKey:
+    """Return what names a frame in the ledger."""
+    return FrameKey(header.camera, header.session, header.frame_id)
+
+
+def _fields(header: FrameHeader | TriggerHeader, received_ns: int, deadline_ms: int) -> dict[str, Any]:
+    """Return what the ledger records of a trigger, beside its camera."""
+    return {
+        "received_ns": received_ns,
+        "deadline_ns": received_ns + deadline_ms * 1_000_000,
+        "trigger_id": header.trigger_id,
+        "part_id": header.part_id,
+    }
 
 
 class LedgerRecords(Records):
@@ -57,7 +77,6 @@ class LedgerRecords(Records):
         self._refused: Counter[str] = Counter()
         self._skipped: Counter[str] = Counter()  # evidence; not told yet
         self._all_skipped: Counter[str] = Counter()
-        self._restarts: dict[str, int] = {}
         try:
             self._upkeep.reconcile()
         except LedgerFull as error:  # a station must start on a full disk too
@@ -83,26 +102,72 @@ class LedgerRecords(Records):
 
     # --- a turn -------------------------------------------------------------------------------------------------
 
-    def admit(self, header: FrameHeader, received_ns: int, deadline_ms: int) -> int | Earlier:
+    def admit(self, header: FrameHeader, received_ns: int, deadline_ms: int) -> int | Earlier | Unread:
         """Record a frame and its trigger; see ``Records.admit``."""
-        try:
+        since_ns = received_ns - self._repeat_ns if self._repeat_ns else None
+        fields = _fields(header, received_ns, deadline_ms)
+        with self._recording():
             self._expect_memory()
-            return self.ledger.arrive(
-                FrameKey(header.camera, header.session, header.frame_id),
-                received_ns=received_ns,
-                deadline_ns=received_ns + deadline_ms * 1_000_000,
-                trigger_id=header.trigger_id,
-                part_id=header.part_id,
-                since_ns=received_ns - self._repeat_ns if self._repeat_ns else None,
-            )
-        except LedgerError as error:  # full for too long, or it cannot be read whether the frame is known
-            self._note_trouble(error)
-            raise WireError("unrecorded", str(error)) from error
+            try:
+                return self.ledger.arrive(key_of(header), since_ns=since_ns, **fields)
+            except LedgerFull:
+                raise
+            except LedgerError as error:
+                self._note_trouble(error)
+                number = self.ledger.trigger(header.camera, **fields)
+                self.ledger.drop(key_of(header), received_ns=received_ns, reason=UNREAD)
+                return Unread(number)
 
     def _expect_memory(self) -> None:
         # A full disk the ledger refuses itself; it does not know of one that fails.
         if self._trouble and self.ledger.unwritten >= MOST_UNWRITTEN:
             raise LedgerError(f"{self.ledger.unwritten} records wait to be written: {self._trouble}")
+
+    def raise_trigger(self, header: TriggerHeader, received_ns: int, deadline_ms: int) -> int | Earlier | Unread:
+        """Record a trigger ahead of its frame; see ``Records.raise_trigger``."""
+        fields = _fields(header, received_ns, deadline_ms)
+        with self._recording():
+            self._expect_memory()
+            try:
+                earlier = raised_before(self.ledger, header, received_ns, self._repeat_ns)
+            except LedgerError as error:
+                self._note_trouble(error)
+                return Unread(self.ledger.trigger(header.camera, **fields))
+            return self.ledger.trigger(header.camera, **fields) if earlier is None else earlier
+
+    def earlier_frame(self, header: FrameHeader, received_ns: int) -> Earlier | None:
+        """Look for the same frame; see ``Records.earlier_frame``."""
+        with self._recording():
+            earlier = self.ledger.find(key_of(header))
+            if earlier is not None:
+                self.ledger.drop(key_of(header), received_ns=received_ns, reason=DUPLICATE)
+            return earlier
+
+    def join(self, number: int, header: FrameHeader, received_ns: int) -> None:
+        """Record the frame of an open trigger; see ``Records.join``."""
+        with self._recording():
+            self.ledger.frame(key_of(header), received_ns=received_ns, trigger=number)
+
+    def drop(self, header: FrameHeader, received_ns: int, reason: str) -> None:
+        """Record a frame that answers no trigger; one more than the memory holds goes unrecorded."""
+        with suppress(WireError), self._recording():
+            self._expect_memory()
+            self.ledger.drop(key_of(header), received_ns=received_ns, reason=reason)
+
+    def knows_trigger(self, camera: str, trigger_id: int) -> bool:
+        """Tell whether a trigger of that id is in the records."""
+        with suppress(WireError), self._recording():
+            return any(self.ledger.newest_triggers(camera, trigger_id, 1))
+        return False
+
+    @contextmanager
+    def _recording(self) -> Iterator[None]:
+        """Turn trouble with the ledger into a refusal of the message."""
+        try:
+            yield
+        except LedgerError as error:  # full for too long, or it cannot be read whether it came before
+            self._note_trouble(error)
+            raise WireError("unrecorded", str(error)) from error
 
     def inspect(self, number: int, inspection: Inspection) -> list[bytes]:
         """Record the one answer to a trigger; see ``Ledger.inspect``."""
@@ -113,7 +178,12 @@ class LedgerRecords(Records):
         return self._upkeep.policy.keeps(inspection.verdict, inspection.seq)
 
     def keep(self, inspection: Inspection, header: FrameHeader, payloads: Mapping[str, Buffer]) -> None:
-        """Queue the evidence: the frame's header part, and ``payloads`` (frame, map) as they are."""
+        """Queue the evidence: the frame's header part, and ``payloads`` (frame, map) as they are.
+
+        A trigger that got no frame leaves none.
+        """
+        if not header.payload_bytes:
+            return
         parts = {"header": encode_frame(header)[1], **payloads}
         self._writer.offer(inspection.seq, inspection.verdict, parts)
 
@@ -121,10 +191,10 @@ class LedgerRecords(Records):
         """Count a refused message; the count becomes an event within a second."""
         self._refused[reason] += 1
 
-    def end_turn(self, now_ns: int, lanes: Iterable[Lane], *, results: bool) -> None:
+    def end_turn(self, now_ns: int, news: News, *, results: bool) -> None:
         """Note what happened besides, and commit if it is time to."""
-        for lane in lanes:
-            self._note_worker(lane)
+        for kind, detail in news:
+            self.ledger.note(kind, detail)
         if self._writer.waiting:
             self._take_evidence()
         self._summarise(now_ns)
@@ -136,22 +206,10 @@ class LedgerRecords(Records):
             self._commit(now_ns)
 
     def note_in_use(self, lanes: Iterable[Lane]) -> None:
-        """Record which template each camera begins with."""
+        """Record which template each camera begins with, for each of its recipes."""
         for lane in lanes:
-            made_by = lane.template.manifest.detector
-            detail = {"camera": lane.name, "product": lane.camera.product, "template": lane.template.digest}
-            self.ledger.note(Event.IN_USE, detail | {"detector": made_by.name, "detector_version": made_by.version})
-
-    def _note_worker(self, lane: Lane) -> None:
-        restarts = lane.worker.restarts
-        if restarts != self._restarts.get(lane.name, 0):
-            self._restarts[lane.name] = restarts
-            self.ledger.note(
-                Event.RESTART, {"camera": lane.name, "restarts": restarts, "why": lane.worker.last_error[:300]}
-            )
-        while lane.late:
-            trigger, score = lane.late.popleft()
-            self.ledger.note(Event.LATE_ANSWER, {"camera": lane.name, "trigger": trigger, "score": score})
+            recipe = {"recipe": lane.assignment.recipe} if lane.assignment.recipe else {}
+            self.ledger.note(Event.IN_USE, {"camera": lane.name, **recipe, **lane.assignment.described()})
 
     def _take_evidence(self) -> None:
         for kept in self._writer.taken():

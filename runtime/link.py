@@ -18,6 +18,8 @@ from runtime.errors import StationError
 MAX_RECORD_BYTES = 64 * 1024
 #: Longest error text in a record.
 MAX_DETAIL_CHARACTERS = 300
+#: Longest text of a worker that could not load: room for the numbers of all golden frames that failed, with figures.
+MAX_REFUSAL_CHARACTERS = 1500
 
 
 class Link:
@@ -77,8 +79,8 @@ class Link:
             self._socket.close()
 
 
-def one_line(error: BaseException) -> str:
-    """Return an exception's type and text on one line, as much as a record takes."""
+def one_line(error: BaseException, most: int = MAX_DETAIL_CHARACTERS) -> str:
+    """Return an exception's type and text on one line, at most ``most`` characters of it."""
     text = f"{type(error).__name__}: {' '.join(str(error).split())}"
     # A file name in the text may hold what UTF-8, and so the link, cannot carry.
-    return text.encode("utf-8", "replace").decode()[:MAX_DETAIL_CHARACTERS]
+    return text.encode("utf-8", "replace").decode()[:most]

@@ -9,7 +9,8 @@ Rules:
 * At its deadline a frame leaves undecided. If it was with the worker, its slot stays taken until the worker answers or
   dies, and the late answer is counted and dropped: no frame is answered twice.
 * The worker handles its frames in order, so when it dies only the oldest one it holds can have hurt it: that one leaves
-  undecided, the others go back to the head of the queue (which may then hold ``MAX_IN_FLIGHT`` - 1 above its limit).
+  undecided, the others go back to the head of the queue (which may then hold ``MAX_IN_FLIGHT`` above its limit). Where
+  the worker died over something else, before it began any of them, all go back.
 
 All times are integers on one monotonic clock, in nanoseconds.
 """
@@ -68,15 +69,18 @@ class Pipeline:
         """When the oldest frame the worker holds was sent to it, or None: the clock of hang detection."""
         return self._in_flight[0].dispatched_ns if self._in_flight else None
 
-    def admit(self, number: int, header: FrameHeader, now_ns: int, received_ns: int) -> Ticket | None:
+    def admit(
+        self, number: int, header: FrameHeader, now_ns: int, received_ns: int, deadline_ns: int | None = None
+    ) -> Ticket | None:
         """Take a frame in and give it a slot; None when the queue is full: the caller answers at once (overload).
 
         ``number`` identifies the ticket and is never used twice; ``now_ns`` never goes back; ``received_ns`` is the
-        calendar time kept for the record.
+        calendar time kept for the record. ``deadline_ns``: of this frame, where it has one of its own.
         """
         if len(self._queue) >= self.queue_limit or not self._free:
             return None
-        ticket = Ticket(number, header, self._free.popleft(), now_ns, received_ns, now_ns + self.deadline_ns)
+        due_ns = now_ns + self.deadline_ns if deadline_ns is None else deadline_ns
+        ticket = Ticket(number, header, self._free.popleft(), now_ns, received_ns, due_ns)
         self._queue.append(ticket)
         return ticket
 
@@ -115,33 +119,36 @@ class Pipeline:
             if ticket.deadline_ns <= now_ns and ticket.number not in self._expired_in_flight:
                 self._expired_in_flight.add(ticket.number)
                 overdue.append((ticket, True))
-        while self._queue and self._queue[0].deadline_ns <= now_ns:
-            ticket = self._queue.popleft()
+        # Not the first ones only: the deadline may have been changed while frames waited.
+        for ticket in [each for each in self._queue if each.deadline_ns <= now_ns]:
+            self._queue.remove(ticket)
             self._free.appendleft(ticket.slot)
             overdue.append((ticket, False))
         return overdue
 
     def next_deadline_ns(self) -> int | None:
         """Return the earliest deadline of a frame that has not left, or None."""
-        for ticket in self._in_flight:
-            if ticket.number not in self._expired_in_flight:
-                return ticket.deadline_ns
-        return self._queue[0].deadline_ns if self._queue else None
+        held = (ticket.deadline_ns for ticket in self._in_flight if ticket.number not in self._expired_in_flight)
+        waiting = (ticket.deadline_ns for ticket in self._queue)
+        return min((*held, *waiting), default=None)
 
-    def lost(self) -> Ticket | None:
-        """Forget the dead worker and requeue what it had not begun; return its frame, unless that left already."""
-        if not self._in_flight:
-            return None
-        victim, *untouched = self._in_flight
+    def lost(self, *, begun: bool = True) -> Ticket | None:
+        """Forget the dead worker and requeue what it had not begun; return its frame, unless that left already.
+
+        ``begun`` False: the worker was at something else before the first of its frames.
+        """
+        untouched, victim = [*self._in_flight], None
+        if begun and untouched:
+            victim = untouched.pop(0)
+            self._free.appendleft(victim.slot)
         self._in_flight.clear()
-        self._free.appendleft(victim.slot)
         for ticket in reversed(untouched):
             if ticket.number in self._expired_in_flight:
                 self._free.appendleft(ticket.slot)
             else:
                 ticket.dispatched_ns = 0  # it waits again: its time in the queue is not over
                 self._queue.appendleft(ticket)
-        left_already = victim.number in self._expired_in_flight
+        left_already = victim is not None and victim.number in self._expired_in_flight
         self._expired_in_flight.clear()
         return None if left_already else victim
 

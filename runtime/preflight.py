@@ -6,13 +6,16 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from runtime.changes import lanes_of
 from runtime.config import Camera, Ledger, Station, load_station
 from runtime.errors import ConfigError, EdgeadError, LedgerError, TemplateError, WeightsError
 from runtime.ledger import Reader
 from runtime.ledger.opening import is_held
+from runtime.publishing.publisher import secrets_of
 from runtime.registry import Registry
 from runtime.store import Store
 from runtime.template import Template
@@ -49,23 +52,46 @@ class Preflight:
         return {"station": self.station, "ok": self.ok, "checks": self.checks}
 
 
-def check_station(path: Path, registry: Registry) -> Preflight:
-    """Check the station file at ``path`` and everything it names."""
+def check_station(path: Path, registry: Registry, *, beside_host: bool = False) -> Preflight:
+    """Check the station file at ``path`` and everything it names.
+
+    ``beside_host``: its host runs, so addresses and ledger are in use by it and are left alone; whether they may change
+    is the host's to say.
+    """
     report = Preflight(str(path))
     loaded: list[Station] = []
     stores: list[Store] = []
     if not report.note("station file", lambda: _load(path, loaded)):
         return report
     station = loaded[0]
-    for key in ("frames", "results", "status", *(["deliveries"] if station.deliveries else [])):
-        report.note(f"{key} address", lambda key=key: _free(getattr(station, key)))  # type: ignore[misc]
-    if station.ledger is not None:
-        settings = station.ledger
-        report.note("ledger", lambda: _ledger(settings, station.station))
+    if not beside_host:
+        _check_places(station, report)
     if report.note("store", lambda: _open(station, stores)):
-        for name, camera in station.cameras.items():
-            report.note(f"camera {name}", lambda camera=camera: _camera(stores[0], camera, registry))  # type: ignore[misc]
+        for (name, recipe), (product, detector) in lanes_of(station).items():
+            lane = f"camera {name}{f' recipe {recipe}' if recipe else ''}"
+            report.note(lane, partial(check_lane, stores[0], product, detector, station.cameras[name], registry))
+    for name in station.publishers:
+        report.note(f"publisher {name}", partial(_publisher, station, name, registry, path.parent))
     return report
+
+
+def _publisher(station: Station, name: str, registry: Registry, base: Path) -> str:
+    """Check that the publisher is installed, its options are right, and its secrets are there."""
+    from runtime.publishing.process import check_publisher
+
+    publisher, options = check_publisher(registry, station, name)
+    secrets = secrets_of(options)
+    for secret in secrets:
+        secret.read(base)
+    return f"{publisher.name} with {len(secrets)} secret(s)"
+
+
+def _check_places(station: Station, report: Preflight) -> None:
+    """Check what only one host can have at a time."""
+    for key in ("frames", "results", "status", *(["deliveries"] if station.deliveries else [])):
+        report.note(f"{key} address", partial(_free, getattr(station, key)))
+    if station.ledger is not None:
+        report.note("ledger", partial(_ledger, station.ledger, station.station))
 
 
 def _load(path: Path, loaded: list[Station]) -> str:
@@ -79,24 +105,30 @@ def _open(station: Station, stores: list[Store]) -> str:
     return str(station.store)
 
 
-def _camera(store: Store, camera: Camera, registry: Registry) -> str:
+def check_lane(store: Store, product: str, detector_name: str, camera: Camera, registry: Registry) -> str:
     """Check that the detector is installed, its active template whole and of its version, its weights those it had."""
-    detector = registry.detector(camera.detector)
-    template = store.active(camera.product, camera.detector)
+    registry.detector(detector_name)  # one that is not installed is named before a template is looked for
+    template = store.active(product, detector_name)
+    check_template(store, template, registry)
+    value = template.manifest.thresholds.image
+    threshold = "no image threshold: every verdict will be NotDecidable" if value is None else f"threshold {value:.4f}"
+    found = f"{detector_name} for {product}: template {template.digest[:12]}"
+    return f"{found}, {threshold}, deadline {camera.deadline_ms} ms"
+
+
+def check_template(store: Store, template: Template, registry: Registry) -> None:
+    """Check that a template is whole, and that its detector is installed in its version, with its weights."""
+    detector = registry.detector(template.manifest.detector.name)
     problems = store.verify(template.digest)
     if problems:
         raise TemplateError("; ".join(str(problem) for problem in problems))
     made_by = template.manifest.detector.version
     if made_by != detector.version:
         raise TemplateError(
-            f"template {template.digest[:12]} was made by {camera.detector} version {made_by}, "
+            f"template {template.digest[:12]} was made by {detector.name} version {made_by}, "
             f"installed is {detector.version}: calibrate again"
         )
     _weights(template, registry)
-    value = template.manifest.thresholds.image
-    threshold = "no image threshold: every verdict will be NotDecidable" if value is None else f"threshold {value:.4f}"
-    found = f"{camera.detector} for {camera.product}: template {template.digest[:12]}"
-    return f"{found}, {threshold}, deadline {camera.deadline_ms} ms"
 
 
 def _weights(template: Template, registry: Registry) -> None:
@@ -120,14 +152,21 @@ def _ledger(settings: Ledger, name: str) -> str:
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         raise ConfigError(f"{settings.path}: expected a folder that can be written, found that {place} is none")
     if not settings.file.exists():
-        return f"{settings.path} will be made"
+        return f"{settings.path} will be made{_of_root()}"
     if is_held(settings.file):
         raise LedgerError(f"{settings.file}: another process writes it; is the station running already?")
     with Reader(settings.file) as reader:
         station, head, seq, _ = reader.head()
     if station != name:
         raise LedgerError(f"{settings.file}: expected the ledger of station {name!r}, found that of {station!r}")
-    return f"{settings.file}: {seq} inspections in {head.record} records; `edgead ledger check` proves them"
+    return f"{settings.file}: {seq} inspections in {head.record} records; `edgead ledger check` proves them{_of_root()}"
+
+
+def _of_root() -> str:
+    """Return what a check of permissions by root leaves open: root may write everywhere."""
+    if os.geteuid() != 0:
+        return ""
+    return "; checked as root, who may write anywhere: run this as the user the station runs as"
 
 
 def _free(address: str) -> str:

@@ -1,4 +1,4 @@
-"""What is said of one frame to the outside: its inspection and its receipts, as values. No socket here."""
+"""What is said of one frame or trigger to the outside: its inspection and receipts, as values. No socket here."""
 
 from __future__ import annotations
 
@@ -10,22 +10,54 @@ from runtime.inspection import ErrorWord, Inspection, Verdict
 from runtime.lane import Answer, Lane
 from runtime.ledger import FrameKey
 from runtime.ledger.records import OpenTrigger
+from runtime.triggers import Open, TriggerHeader
 from runtime.wire import Receipt
 
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """Who waits for a receipt: the identity of a camera's connection, and the frame it sent there."""
+    """Who waits for a receipt: the identity of a connection, and the frame or the trigger that was sent there.
+
+    ``trigger_id`` is None for a frame.
+    """
 
     identity: bytes
-    session: int
-    frame_id: int
+    session: int = 0
+    frame_id: int = 0
     acquired_ns: int = 0
+    trigger_id: int | None = None
 
 
-def inspection_of(lane: Lane, answer: Answer, *, seq: int, station: str, run_id: str) -> Inspection:
-    """Return the inspection ``seq`` of an answered frame, published now."""
+#: Receipts owed for one trigger, and as many for its frame, to who sends them again and again without waiting.
+MOST_ASKERS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """A trigger without answer: who gets a receipt, and the trigger where it came ahead of its frame."""
+
+    askers: list[Asker]
+    ahead: Open | None = None
+
+
+def add_asker(askers: list[Asker], asker: Asker) -> None:
+    """Owe one more receipt; of more than ``MOST_ASKERS`` of its kind the oldest is left out, but for the first frame's.
+
+    That one says which frame it was: by it another frame under its name is told apart.
+    """
+    askers.append(asker)
+    is_frame = asker.trigger_id is None
+    alike = [place for place, each in enumerate(askers) if (each.trigger_id is None) == is_frame]
+    if len(alike) > MOST_ASKERS:
+        del askers[alike[is_frame]]
+
+
+def inspection_of(
+    lane: Lane, answer: Answer, *, seq: int, station: str, run_id: str, ahead: Open | None = None
+) -> Inspection:
+    """Return the inspection ``seq`` of a frame, published now. ``ahead``: its trigger, where that came ahead of it."""
     header, manifest = answer.header, lane.template.manifest
+    demanded_ns = answer.admitted_ns if ahead is None else ahead.admitted_ns
     decided = answer.verdict is not Verdict.NOT_DECIDABLE
     return Inspection(
         result_id=f"{run_id}-{seq}",
@@ -51,13 +83,15 @@ def inspection_of(lane: Lane, answer: Answer, *, seq: int, station: str, run_id:
         published_ns=time.time_ns(),
         queue_us=answer.queue_us,
         detect_us=answer.detect_us,
-        latency_us=(time.monotonic_ns() - answer.admitted_ns) // 1000,
+        latency_us=(time.monotonic_ns() - demanded_ns) // 1000,
         trigger_id=header.trigger_id,
         part_id=header.part_id,
         source=header.source,
         simulated=header.simulated,
         map=answer.map,
         preview="jpeg" if answer.preview else None,
+        recipe=header.recipe,
+        triggered_ns=None if ahead is None else ahead.header.raised_ns,
     )
 
 
@@ -90,19 +124,30 @@ def inspection_of_lost(waiting: OpenTrigger, lane: Lane | None, *, seq: int, sta
 
 
 def receipt_of(inspection: Inspection, asker: Asker) -> Receipt:
-    """Return the receipt for a frame that ``inspection`` answers: its own, or one that repeats it."""
+    """Return the receipt for a frame or trigger that ``inspection`` answers: its own, or one that repeats it."""
+    is_frame = asker.trigger_id is None
     return Receipt(
         camera=inspection.camera,
-        session=asker.session,
-        frame_id=asker.frame_id,
+        session=asker.session if is_frame else inspection.session,
+        frame_id=asker.frame_id if is_frame else inspection.frame_id,
         accepted=True,
         seq=inspection.seq,
         verdict=inspection.verdict,
         error=inspection.error,
+        message="frame" if is_frame else "trigger",
+        trigger_id=inspection.trigger_id if is_frame else asker.trigger_id,
     )
 
 
-def refusal_of(header: FrameHeader | None, reason: str) -> Receipt:
+def refusal_of(header: FrameHeader | TriggerHeader | None, reason: str, *, is_trigger: bool = False) -> Receipt:
     """Return the receipt for a message refused for ``reason``; ``header`` is None if it could not be read."""
-    camera, session, frame_id = (header.camera, header.session, header.frame_id) if header else ("", 0, 0)
-    return Receipt(camera=camera, session=session, frame_id=frame_id, accepted=False, reason=reason)
+    frame = header if isinstance(header, FrameHeader) else None
+    return Receipt(
+        camera=header.camera if header else "",
+        session=frame.session if frame else 0,
+        frame_id=frame.frame_id if frame else 0,
+        accepted=False,
+        reason=reason,
+        message="trigger" if is_trigger else "frame",
+        trigger_id=header.trigger_id if header else None,
+    )

@@ -17,7 +17,7 @@ class Pulse:
     def __init__(self, self_test_ns: int) -> None:
         self.asked_ns: int | None = None
         self.due_ns: int | None = None
-        self._self_test_ns = self_test_ns
+        self.self_test_ns = self_test_ns
         self._tested_ns = 0
         self._idle_since_ns: int | None = None
 
@@ -34,8 +34,8 @@ class Pulse:
             self._idle_since_ns = now_ns if idle else None
         if self._idle_since_ns is None or self.asked_ns is not None:
             return None
-        is_calm = just_idle or now_ns - self._idle_since_ns >= self._self_test_ns
-        test = bool(self._self_test_ns) and is_calm and now_ns - self._tested_ns >= self._self_test_ns
+        is_calm = just_idle or now_ns - self._idle_since_ns >= self.self_test_ns
+        test = bool(self.self_test_ns) and is_calm and now_ns - self._tested_ns >= self.self_test_ns
         if just_idle and not test:  # the answered frame was the sign of life
             self.due_ns = now_ns + int(HEARTBEAT_S * 1e9)
         if not test and self.due_ns is not None and now_ns < self.due_ns:

@@ -1,4 +1,4 @@
-"""Finds plugins, built-in and installed, and knows which detector, weight file and protocol came from which.
+"""Finds plugins, built-in and installed, and knows which detector, weight file, protocol, publisher came from which.
 
 A broken plugin never stops the others: it is listed with its error. Two plugins claiming one name do stop start-up,
 because a station must not run a detector other than the one its file names.
@@ -24,6 +24,7 @@ from runtime.errors import ConfigError, PluginError
 from runtime.evaluation_protocol import EvaluationProtocol
 from runtime.header import MAX_TEXT_BYTES
 from runtime.manifest import Version
+from runtime.publishing.publisher import Publisher
 from runtime.weights import WeightFile
 
 #: What a detector or a protocol may be called: a file name in the store, a word in station files and options.
@@ -56,8 +57,9 @@ class Registry:
     detectors: dict[str, RegisteredDetector] = field(default_factory=dict)
     weights: dict[str, WeightFile] = field(default_factory=dict)
     protocols: dict[str, EvaluationProtocol] = field(default_factory=dict)
+    publishers: dict[str, Callable[[], Publisher]] = field(default_factory=dict)
     broken: list[BrokenPlugin] = field(default_factory=list)
-    #: "weights 'x'" or "protocol 'x'" -> the distribution that registered it.
+    #: "weights 'x'", "protocol 'x'" or "publisher 'x'" -> the distribution that registered it.
     owners: dict[str, str] = field(default_factory=dict)
 
     def detector(self, name: str) -> Detector:
@@ -84,6 +86,25 @@ class Registry:
             raise ConfigError(f"no evaluation protocol named {name!r}: installed are {known}")
         return self.protocols[name]
 
+    def publisher(self, name: str) -> Publisher:
+        """Make the publisher ``name``.
+
+        Raises ``ConfigError`` listing what there is, or ``PluginError`` telling what the factory did wrong.
+        """
+        if name not in self.publishers:
+            known = ", ".join(sorted(self.publishers)) or "none"
+            hint = "".join(f"; plugin {b.plugin} ({b.distribution}) is broken: {b.error}" for b in self.broken)
+            raise ConfigError(f"no publisher named {name!r}: installed are {known}{hint}")
+        owner = self.owners[f"publisher {name!r}"]
+        try:
+            publisher = self.publishers[name]()
+        except Exception as error:  # the factory is a stranger's code: its failure is a record, with its name
+            raise PluginError(owner, f"making publisher {name!r} raised {_one_line(error)}") from error
+        if not isinstance(publisher, Publisher) or getattr(publisher, "name", None) != name:
+            raise PluginError(owner, f"expected a subclass of edgead.Publisher named {name!r}, found {publisher!r}")
+        _check_model(owner, f"options_model of {name!r}", getattr(publisher, "options_model", None))
+        return publisher
+
     def describe(self, name: str) -> dict[str, Any]:
         """Return what `edgead plugins` lists about a detector; makes it once to learn its version."""
         registered = self.detectors[name]
@@ -98,7 +119,7 @@ class Registry:
 def load_plugins(builtins: Iterable[str], *, entry_points: bool = True) -> Registry:
     """Load the built-in plugin modules and every entry point in group ``edgead``, and let each register.
 
-    Raises ``PluginError`` when two plugins claim one detector, weight or protocol name.
+    Raises ``PluginError`` when two plugins claim one detector, weight, protocol or publisher name.
     """
     registry = Registry()
     manager = pluggy.PluginManager("edgead")
@@ -146,6 +167,7 @@ def _call_hooks(manager: pluggy.PluginManager, registry: Registry, plugin: Any, 
         ("edgead_register_detectors", offered.add_detector),
         ("edgead_register_weights", offered.add_weights),
         ("edgead_register_protocols", offered.add_protocol),
+        ("edgead_register_publishers", offered.add_publisher),
     ):
         caller = getattr(manager.hook, hook)
         for implementation in caller.get_hookimpls():
@@ -164,6 +186,7 @@ class _Offered:
     detectors: dict[str, RegisteredDetector] = field(default_factory=dict)
     weights: dict[str, WeightFile] = field(default_factory=dict)
     protocols: dict[str, EvaluationProtocol] = field(default_factory=dict)
+    publishers: dict[str, Callable[[], Publisher]] = field(default_factory=dict)
 
     def add_detector(self, name: str, factory: Callable[[], Detector]) -> None:
         _check_name("a detector", name)
@@ -187,11 +210,21 @@ class _Offered:
             raise self._collision(f"protocol {protocol.name!r}")
         self.protocols[protocol.name] = protocol
 
+    def add_publisher(self, name: str, factory: Callable[[], Publisher]) -> None:
+        _check_name("a publisher", name)
+        if not callable(factory):
+            raise TypeError(f"expected a factory for publisher {name!r}, found {factory!r}")
+        if name in self.registry.publishers | self.publishers:
+            raise self._collision(f"publisher {name!r}")
+        self.publishers[name] = factory
+
     def take_over(self) -> None:
         self.registry.detectors.update(self.detectors)
         self.registry.weights.update(self.weights)
         self.registry.protocols.update(self.protocols)
+        self.registry.publishers.update(self.publishers)
         kept = [f"weights {name!r}" for name in self.weights] + [f"protocol {name!r}" for name in self.protocols]
+        kept += [f"publisher {name!r}" for name in self.publishers]
         self.registry.owners.update(dict.fromkeys(kept, self.distribution))
 
     def _collision(self, what: str, owner: str | None = None) -> _CollisionError:
@@ -222,16 +255,16 @@ def _check_contract(registered: RegisteredDetector, detector: object) -> None:
             f"expected a text of 1 to {MAX_TEXT_BYTES} bytes as version of detector {registered.name!r}, "
             f"found {str(detector.version)[:60]!r} ({type(detector.version).__name__}); shorten or quote it",
         ) from error
-    model: Any = detector.settings_model
-    if not (isinstance(model, type) and issubclass(model, BaseModel) and model.model_config.get("extra") == "forbid"):
-        raise PluginError(
-            registered.plugin,
-            f"expected a pydantic model with extra='forbid' as settings_model of {registered.name!r}, found {model}",
-        )
+    _check_model(registered.plugin, f"settings_model of {registered.name!r}", detector.settings_model)
     if detector.name != registered.name:
         raise PluginError(
             registered.plugin, f"registered as {registered.name!r}, but the detector calls itself {detector.name!r}"
         )
+
+
+def _check_model(plugin: str, what: str, model: Any) -> None:
+    if not (isinstance(model, type) and issubclass(model, BaseModel) and model.model_config.get("extra") == "forbid"):
+        raise PluginError(plugin, f"expected a pydantic model with extra='forbid' as {what}, found {model}")
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,21 +1,41 @@
 """What a worker proves before it is ready: this detector answers this template's golden frames as it did.
 
 A template runs only under the detector version that calibrated it, and only where the golden frames give the stored
-scores and maps; otherwise its threshold would judge scores it was never chosen for. While idle the worker answers one
-of them again from time to time: memory, driver and device may fail later than at the start.
+scores and maps (``runtime.parity`` says how nearly); otherwise its threshold would judge scores it was never chosen
+for. While idle the worker answers one of them again from time to time: memory, driver and device may fail later than
+at the start.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from runtime.engine import Engine
 from runtime.errors import TemplateError
+from runtime.parity import LIMITS, GoldenReport, Law, compare_under, law_of
 from runtime.template import GoldenFrame, Template
 
-#: Largest difference from a golden score or map value: this share of the value plus this much. Rounding on another
-#: processor is far below it, another detector, setting or weight file far above.
-RELATIVE, ABSOLUTE = 1e-3, 1e-4
+#: Largest difference from a golden score or map value: this share of the value plus this much.
+RELATIVE, ABSOLUTE = LIMITS["fp32"].relative, LIMITS["fp32"].absolute
+
+
+@dataclass(frozen=True)
+class KeptFrame:
+    """One golden frame, in memory of its own, to be answered again while idle, under the law of all of them."""
+
+    golden: GoldenFrame
+    law: Law
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """A self-test that was passed: every golden frame's figures, and one frame for later (None: there are none)."""
+
+    report: GoldenReport
+    kept: KeptFrame | None
 
 
 def check_version(template: Template, installed: str) -> None:
@@ -28,29 +48,34 @@ def check_version(template: Template, installed: str) -> None:
         )
 
 
-def self_test(engine: Engine, template: Template) -> GoldenFrame | None:
-    """Answer every golden frame and compare; ``TemplateError`` names the first that differs.
+def self_test(engine: Engine, template: Template, precision: str = "fp32") -> SelfTest:
+    """Answer every golden frame and compare; ``TemplateError`` names every one that differs, with its figures.
 
-    Warms the engine up as well. Returns the first golden frame, in memory of its own, for ``check_golden`` while idle.
+    Warms the engine up as well. ``precision``: the one it calculates in, a key of ``runtime.parity.LIMITS``.
     """
     frames = template.golden()
     if not frames:
         engine.infer(np.zeros((64, 64), np.uint8))  # a detector that cannot answer at all must not look ready
-        return None
-    for index, golden in enumerate(frames):
-        check_golden(engine, golden, f"template {template.digest[:12]}, golden frame {index}")
-    first = frames[0]  # the decoded ones are views of the bytes of all
-    return GoldenFrame(first.frame.copy(), first.anomaly_map.copy(), first.score)
+        return SelfTest(GoldenReport((), precision), None)
+    law = law_of(frames, template.manifest.thresholds.image, precision)
+    report = _answered(engine, frames, law, f"template {template.digest[:12]}")
+    return SelfTest(report, keep(frames[0], law))
 
 
-def check_golden(engine: Engine, golden: GoldenFrame, where: str) -> None:
-    """Answer one golden frame and compare; ``TemplateError``, beginning with ``where``, if score or map differ."""
-    result = engine.infer(golden.frame)
-    score_ok = np.isclose(result.score, golden.score, rtol=RELATIVE, atol=ABSOLUTE)
-    map_ok = np.allclose(result.anomaly_map, golden.anomaly_map, rtol=RELATIVE, atol=ABSOLUTE)
-    if not (score_ok and map_ok):
-        worst = float(np.abs(result.anomaly_map - golden.anomaly_map).max())
+def keep(golden: GoldenFrame, law: Law) -> KeptFrame:
+    """Return a copy of a golden frame: the decoded ones are views of the bytes of all, which would stay in memory."""
+    return KeptFrame(GoldenFrame(golden.frame.copy(), golden.anomaly_map.copy(), golden.score), law)
+
+
+def check_golden(engine: Engine, kept: KeptFrame, where: str) -> None:
+    """Answer one golden frame and compare; ``TemplateError``, beginning with ``where``, if it comes out differently."""
+    _answered(engine, [kept.golden], kept.law, where)
+
+
+def _answered(engine: Engine, frames: Sequence[GoldenFrame], law: Law, where: str) -> GoldenReport:
+    report = compare_under(law, frames, [engine.infer(each.frame) for each in frames])
+    if not report.passed:
         raise TemplateError(
-            f"{where}: expected score {golden.score:.6g}, found {result.score:.6g}; the map differs by up to "
-            f"{worst:.3g}: another processor, library or weight file? Calibrate again on this machine"
+            f"{where}: {report.sentence()}: another processor, library or weight file? Calibrate again on this machine"
         )
+    return report

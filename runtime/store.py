@@ -194,6 +194,21 @@ class Store:
         with self._writing():
             return self._switch.move(self._load(self._switch.before(product, detector)), "rollback", who, why)
 
+    def undo(self, bad: str, good: str, *, who: str, why: str) -> bool:
+        """Make ``good`` active again where ``bad`` still is, as a rollback if ``good`` was active just before it.
+
+        False, and nothing is written, where another one is active already: somebody chose it.
+        """
+        with self._writing():
+            template = self._load(good)
+            product, detector = template.manifest.product, template.manifest.detector.name
+            if read_ref(self._refs.active_path(product, detector)) != bad:
+                return False
+            log = reflog.read_log(self._switch.log_path(product, detector))
+            stack = reflog.replay(log, bad).stack
+            action: reflog.Action = "rollback" if stack[-2:-1] == (good,) else "activate"
+            return self._switch.move(template, action, who, why).changed
+
     def verify(self, id_or_prefix: str | None = None, *, pool: bool = True) -> list[Problem]:
         """Read every byte of one template, or of the whole store, and return what is wrong; empty when nothing is.
 

@@ -18,6 +18,7 @@ import sys
 from collections import deque
 from typing import Any
 
+from runtime.courtesy import hold_back, let_go
 from runtime.lifecycle import State
 from runtime.link import Link
 from runtime.pulse import Pulse
@@ -58,15 +59,16 @@ class Supervisor:
     ) -> None:
         self.name = name
         self.state = State.STARTING
+        #: Not started before this is False: another worker's memory is needed first.
+        self.held = False
+        #: Loads at the lowest priority until ``hurry``: others inspect meanwhile.
+        self.courteous = False
         self.restarts = 0
         self.self_tests = 0
         self.last_error = ""
         self._setup = setup
         self._slots = slots
-        self._start_timeout_ns = int(start_timeout_s * 1e9)
-        self._hang_ns = int(hang_s * 1e9)
-        self._restart_budget = restart_budget
-        self._restart_window_ns = int(restart_window_s * 1e9)
+        self._limit(start_timeout_s, hang_s, restart_budget, restart_window_s)
         self._process: subprocess.Popen[bytes] | None = None
         self._dying: list[subprocess.Popen[bytes]] = []
         self._link: Link | None = None
@@ -76,11 +78,36 @@ class Supervisor:
         self._backoff_s = FIRST_BACKOFF_S
         self._deaths_ns: deque[int] = deque()
         self._pulse = Pulse(int(self_test_s * 1e9))
+        self._dismissed_ns: int | None = None
+
+    def _limit(self, start_timeout_s: float, hang_s: float, restart_budget: int, restart_window_s: float) -> None:
+        self._start_timeout_ns = int(start_timeout_s * 1e9)
+        self._hang_ns = int(hang_s * 1e9)
+        self._restart_budget = restart_budget
+        self._restart_window_ns = int(restart_window_s * 1e9)
+
+    def configure(
+        self,
+        *,
+        start_timeout_s: float,
+        hang_s: float,
+        restart_budget: int,
+        restart_window_s: float,
+        self_test_s: float,
+    ) -> None:
+        """Take other limits from now on; the worker stays."""
+        self._limit(start_timeout_s, hang_s, restart_budget, restart_window_s)
+        self._pulse.self_test_ns = int(self_test_s * 1e9)
 
     @property
     def link(self) -> Link | None:
         """The line to a living worker, to poll for reading."""
         return self._link
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether the worker owes a sign of life: it was idle when asked, so it has begun none of its frames."""
+        return self._process is not None and self._pulse.asked_ns is not None
 
     @property
     def pid(self) -> int | None:
@@ -90,7 +117,7 @@ class Supervisor:
     def start_if_due(self, now_ns: int) -> bool:
         """Start the process when there is none and its back-off is over; True if it was started."""
         self._dying = [process for process in self._dying if process.poll() is None]
-        if self._process is not None or self.state is State.STOPPING or now_ns < self._start_at_ns:
+        if self._process is not None or self.held or self.state is State.STOPPING or now_ns < self._start_at_ns:
             return False
         self._started_ns, self._ready_ns = now_ns, None
         try:
@@ -98,6 +125,8 @@ class Supervisor:
         except OSError as error:  # out of memory, processes or descriptors: the machine may recover
             self.gone(now_ns, f"could not be started: {error}")
             return False
+        if self.courteous:
+            hold_back(self._process.pid)
         log.info("worker %s: started, pid %d", self.name, self._process.pid)
         return True
 
@@ -112,7 +141,7 @@ class Supervisor:
 
     def next_due_ns(self, busy_since_ns: int | None) -> int | None:
         """Return when ``start_if_due``, ``overdue`` or ``beat`` next has something to do, or None."""
-        if self.state is State.STOPPING:
+        if self.state is State.STOPPING or (self.held and self._process is None):
             return None
         if self._process is None:
             return self._start_at_ns
@@ -152,6 +181,18 @@ class Supervisor:
         self._pulse.answered(now_ns)
         self.self_tests += golden
 
+    def hurry(self) -> None:
+        """Have a worker that loaded out of the others' way run as they do, from now on."""
+        self.courteous = False
+        if self._process is not None:
+            let_go(self._process.pid)
+
+    def hurry_if_late(self, now_ns: int) -> None:
+        """End the courtesy of a worker that has had half its time: on a full machine it would never be ready."""
+        if self.courteous and self._process is not None and 2 * (now_ns - self._started_ns) > self._start_timeout_ns:
+            log.info("worker %s: still loads after half its time, from now on at normal priority", self.name)
+            self.hurry()
+
     def ready(self, now_ns: int) -> None:
         """Note that the worker said it is ready."""
         self.state = State.READY
@@ -163,6 +204,7 @@ class Supervisor:
     def gone(self, now_ns: int, why: str) -> None:
         """Bury a dead or given-up worker and plan the next start."""
         process, self._process = self._process, None
+        self._pulse.asked_ns = None
         if self._link is not None:
             self._link.close()
             self._link = None
@@ -203,6 +245,21 @@ class Supervisor:
                 log.debug("worker %s: already gone", self.name)
             self._link.close()
             self._link = None
+
+    def ended(self, now_ns: int) -> bool:
+        """Tell whether a dismissed worker is gone, without waiting; after ``STOP_S`` it is killed."""
+        self._dying = [process for process in self._dying if process.poll() is None]
+        if self._process is not None and self._process.poll() is not None:
+            self._process = None
+        if self._process is None:
+            return not self._dying
+        if self._dismissed_ns is None:
+            self._dismissed_ns = now_ns
+        elif now_ns - self._dismissed_ns > STOP_S * 1e9:
+            log.warning("worker %s: did not stop in %g s, killed", self.name, STOP_S)
+            process, self._process = self._process, None
+            self._kill(process)
+        return self._process is None and not self._dying
 
     def stop(self) -> None:
         """Ask the worker to end, wait ``STOP_S``, then kill it."""

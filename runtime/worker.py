@@ -13,13 +13,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runtime.link import Link, one_line
+from runtime.link import MAX_REFUSAL_CHARACTERS, Link, one_line
 from runtime.openmp import wait_passively
 from runtime.slots import Slots
 
 if TYPE_CHECKING:
-    from runtime.engine import Engine
-    from runtime.template import GoldenFrame
+    from runtime.engines.choice import Chosen
 
 log = logging.getLogger("edgead.worker")
 
@@ -51,34 +50,47 @@ def _die_with_host() -> None:
 def _serve(link: Link, slots_fd: int, setup: dict[str, Any]) -> None:
     slots = Slots(slots_fd, setup["slots"], setup["frame_bytes"], setup["answer_bytes"])
     try:
-        engine, golden = _load(setup)
+        chosen = load(setup)
     except Exception as error:  # the process's top: whatever a plugin does while loading becomes a record for the host
         log.exception("the detector could not be loaded")
-        link.send({"op": "failed", "error": one_line(error)})
+        link.send({"op": "failed", "error": one_line(error, MAX_REFUSAL_CHARACTERS)})
         return
     from runtime.inspector import FrameChecks, Inspector
 
     checks = FrameChecks(setup["exposure"], setup["repeat_limit"])
-    inspector = Inspector(engine, slots, checks, golden, map_encoding=setup["map"], preview=setup["preview"])
-    link.send({"op": "ready"})
+    engine, proof = chosen.engine, chosen.proof
+    inspector = Inspector(engine, slots, checks, proof.kept, map_encoding=setup["map"], preview=setup["preview"])
+    log.info("ready, %s: %s", chosen.backend, proof.report.sentence())
+    ready = {"op": "ready", "parity": proof.report.as_json(), "engine": chosen.as_json()}
+    link.send(ready | {"device_memory": _device_memory(setup["device"])})
     inspector.serve(link)
 
 
-def _load(setup: dict[str, Any]) -> tuple[Engine, GoldenFrame | None]:
+def _device_memory(device: str) -> dict[str, int] | None:
+    """Return bytes free, in all, and used by this process on a CUDA device; None for a CPU."""
+    import torch
+
+    if not device.startswith("cuda"):
+        return None
+    free, total = torch.cuda.mem_get_info(device)
+    return {"free": free, "total": total, "used": torch.cuda.memory_reserved(device)}
+
+
+def load(setup: dict[str, Any]) -> Chosen:
     """Load plugin, template and engine, and answer the golden frames: a proof, and the first real frame is not slow.
 
-    Returns one of them as well, to be answered again while idle.
+    The proof holds one of them, to be answered again while idle.
     """
-    from runtime.engine import Engine
+    from runtime.engines.choice import choose
+    from runtime.engines.settings import EngineSettings
     from runtime.registry import load_plugins
-    from runtime.selftest import check_version, self_test
+    from runtime.selftest import check_version
     from runtime.store import Store
 
     detector = load_plugins(setup["builtins"]).detector(setup["detector"])
     template = Store(Path(setup["store"])).template(setup["template"])
     check_version(template, detector.version)
-    engine = Engine(detector, template.content(), device=setup["device"], threads=setup["threads"])
-    return engine, self_test(engine, template)
+    return choose(detector, template, EngineSettings.read(setup["engine"]), setup["device"], setup["threads"])
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticCustomError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -18,6 +19,9 @@ from runtime.errors import ConfigError
 MAX_YAML_BYTES = 1024 * 1024
 #: A few lines of nested aliases spell a billion keys; no station file has this many.
 MAX_NODES = 100_000
+
+#: Type of a fault that names its key itself.
+_LOCATED = "located"
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -44,8 +48,13 @@ def check_yaml(text: str, model: type[Model], name: str) -> Model:
     try:
         return model.model_validate(plain)
     except ValidationError as error:
-        faults = [f"{name}:{_line(tree, fault['loc'])}: {_sentence(fault)}" for fault in error.errors()]
+        faults = [f"{name}:{_line(tree, _place(fault))}: {_sentence(fault)}" for fault in error.errors()]
         raise ConfigError("\n".join(faults)) from error
+
+
+def located(key: str, sentence: str) -> PydanticCustomError:
+    """Return the fault of one key for a model's own validator to raise: it gets that key's line, not the model's."""
+    return PydanticCustomError(_LOCATED, "{sentence}", {"key": key, "sentence": sentence})
 
 
 def parse_value(text: str) -> Any:
@@ -103,8 +112,14 @@ def _line(tree: CommentedMap, location: tuple[int | str, ...]) -> int:
     return line
 
 
+def _place(fault: Any) -> tuple[int | str, ...]:
+    return (*fault["loc"], fault["ctx"]["key"]) if fault["type"] == _LOCATED else fault["loc"]
+
+
 def _sentence(fault: Any) -> str:
-    where = ".".join(str(key) for key in fault["loc"]) or "the file"
+    where = ".".join(str(key) for key in _place(fault)) or "the file"
+    if fault["type"] == _LOCATED:
+        return f"{where}: {fault['msg']}"
     if fault["type"] == "extra_forbidden":
         return f"{where}: unknown key; remove it or check its spelling"
     if fault["type"] == "missing":

@@ -63,6 +63,8 @@ def run_calibration(job: CalibrationJob, registry: Registry, progress: Progress)
     template = save(calibration, store, product=job.product, detector=identity, who=job.who, why=job.why)
     report = job.report or make_room(job.store / "reports" / f"{template.digest[:12]}.html")
     write_report(calibration, template, report)
+    if job.options.materials.checkpoint:
+        job.options.materials.checkpoint.clear()
     if job.activate:
         store.activate(template.digest, who=job.who, why=job.why or "calibrated")
     thresholds = calibration.thresholds

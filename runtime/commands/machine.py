@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from runtime.commands.options import Device, Json, Threads, plugins_of
+from runtime.commands.options import STATION, Device, Json, Threads, plugins_of
 
 
 def _print_version(wanted: bool) -> None:
@@ -63,9 +64,10 @@ def doctor(context: typer.Context, as_json: Json = False) -> None:
 
 def bench(
     context: typer.Context,
-    what: Annotated[str, typer.Argument(help="host, or a detector such as hetmm.")],
+    what: Annotated[str, typer.Argument(help="host, detector, or a detector such as hetmm.")],
     *,
-    frames: Annotated[int, typer.Option(min=10, help="host: frames per case.")] = 300,
+    station: Annotated[Path, typer.Option("--station", help="detector: the station file.")] = STATION,
+    frames: Annotated[int, typer.Option(min=10, help="host, detector: frames per case.")] = 300,
     device: Device = "cpu",
     threads: Threads = 0,
     quick: Annotated[bool, typer.Option("--quick", help="A detector: tiny sizes that only show that it runs.")] = False,
@@ -73,7 +75,8 @@ def bench(
 ) -> None:
     """Measure this machine: what the host adds to a bare echo, or a detector's arithmetic beside plainer forms of it.
 
-    Both sides take turns in one run, because machines are noisy: read the ratios.
+    `detector`: a station's engines, as `edgead build` made them, beside the eager reference. All sides take turns in
+    one run, because machines are noisy: read the ratios.
     """
     from runtime.commands.figures import print_figures
     from runtime.errors import ConfigError
@@ -84,6 +87,12 @@ def bench(
             from runtime.bench import bench_host
 
             figures: dict[str, Any] | None = bench_host(frames, progress)
+        elif what == "detector":
+            from runtime.config import load_station
+            from runtime.engines.bench import bench_detector
+
+            builtins = context.find_root().obj
+            figures = bench_detector(load_station(station), plugins_of(context), builtins, progress, frames)
         else:
             figures = plugins_of(context).detector(what).bench(progress, device=device, threads=threads, quick=quick)
     if figures is None:

@@ -42,18 +42,28 @@ def run(
     station: StationFile = STATION,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log refused messages too.")] = False,
 ) -> None:
-    """Run a station until Ctrl-C or SIGTERM; then answer what is in hand and end."""
+    """Run a station until Ctrl-C or SIGTERM; then answer what is in hand and end.
+
+    Compiled engines the station file asks for are built first where they are missing; see `edgead build`.
+    """
     import logging
 
     from runtime.config import load_station
+    from runtime.engines.ahead import prepare
     from runtime.host import Host
+    from runtime.publishing.supervisor import Publishers
     from runtime.terminal import say
 
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s"
     )
-    host = Host(load_station(station), context.find_root().obj)
-    host.run()
+    loaded, builtins = load_station(station), context.find_root().obj
+    if told := prepare(station, builtins):
+        say(told)
+    host = Host(loaded, builtins, station)
+    with Publishers(loaded, station.resolve().parent, builtins) as publishers:  # they outlive the host's last result
+        host.publishers = publishers.status
+        host.run()
     status = host.status()
     refused = sum(status["refused"].values())
     say(f"{status['frames']} frames, {status['inspections']} inspections, {refused} refused messages")
@@ -146,11 +156,12 @@ _SUBSCRIBER = {
 
 
 def _print_status(answer: dict[str, Any]) -> None:
-    """Print a station's status as tables: the station, its ledger, its deliveries, each camera."""
+    """Print a station's status as tables: the station, its ledger, its deliveries, each camera, recipes, swaps."""
+    from runtime.commands.swap_tables import print_swaps
     from runtime.terminal import print_record, show
 
     ledger, deliveries = answer.get("ledger"), answer.get("deliveries")
-    parts = ("ledger", "deliveries", "cameras")
+    parts = ("ledger", "deliveries", "publishers", "cameras", "applies", "swaps")
     own = {key: value for key, value in answer.items() if key not in parts}
     off = {key: "off" for key in parts if key in answer and answer[key] is None}
     print_record(f"station {answer['station']}", own | off)
@@ -162,5 +173,9 @@ def _print_status(answer: dict[str, Any]) -> None:
         print_record("deliveries", {"subscribers": len(subscribers), **rest})
         if subscribers:
             show([{"name": name, **each} for name, each in subscribers.items()], False, _SUBSCRIBER)
+    for name, each in answer.get("publishers", {}).items():
+        shown = {key: value or None for key, value in each.items() if key != "figures"}
+        print_record(f"publisher {name}", {**shown, **each["figures"]})
     for name, lane in answer["cameras"].items():
-        print_record(f"camera {name}", lane)
+        print_record(f"camera {name}", {key: value for key, value in lane.items() if key != "recipes"})
+    print_swaps(answer)

@@ -25,8 +25,9 @@ ASK_AFTER, GIVE_UP_AFTER = 1.5, 3.5
 RETRY_S = 0.5
 #: Seconds a close waits for the host's word that the last acknowledgement has arrived.
 FAREWELL_S = 1.0
-#: Acknowledgements saved up while more results are waiting to be read.
-_ACKS_TOGETHER = CREDIT // 4
+#: Acknowledgements saved up while more results are waiting to be read, and the longest one of them waits, in seconds:
+#: a slow reader of a long backlog must not look stuck, nor get it all again after a crash.
+_ACKS_TOGETHER, _ACK_WITHIN_S = CREDIT // 4, 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,7 @@ class Subscription:
         self._intake = Intake(name, maps=maps, start=Start.OLDEST if from_oldest else Start.LAST_ACKED)
         self._last: Delivered | None = None  # handed out by iterating: processed when the next is asked for
         self._attempted = -RETRY_S
+        self._acked_at = 0.0
         self._heard = self._asked = time.monotonic()
         with signals_held_back():
             self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -134,7 +136,7 @@ class Subscription:
             if (delivered := self._read()) is not None:
                 return delivered
             if self._intake.unsent_acks:
-                self._send(self._intake.ack())
+                self._send_ack()
             wait_s = self._keep_in_touch()
             if give_up is not None:
                 wait_s = min(wait_s, give_up - time.monotonic())
@@ -153,7 +155,7 @@ class Subscription:
             )
         self._intake.done(delivered.inspection.result_id)
         if self._intake.unsent_acks:
-            self._send(self._intake.ack())
+            self._send_ack()
 
     def close(self) -> None:
         """Hand over the last acknowledgement and leave; the station goes on keeping what this name is owed."""
@@ -194,11 +196,19 @@ class Subscription:
                 raise
             if self._intake.state is Life.LOST:
                 self._drop()
-            elif self._intake.unsent_acks >= _ACKS_TOGETHER or isinstance(message, Heartbeat):
-                self._send(self._intake.ack())
+            elif self._ack_is_due() or isinstance(message, Heartbeat):
+                self._send_ack()
             if arrival is not None:
                 return self._delivered(arrival)
         return None
+
+    def _ack_is_due(self) -> bool:
+        waiting = self._intake.unsent_acks
+        return waiting >= _ACKS_TOGETHER or (waiting > 0 and time.monotonic() - self._acked_at >= _ACK_WITHIN_S)
+
+    def _send_ack(self) -> None:
+        self._acked_at = time.monotonic()
+        self._send(self._intake.ack())
 
     def _delivered(self, arrival: Arrival) -> Delivered:
         delivery = arrival.delivery

@@ -7,6 +7,7 @@ The host's turn is: ``take`` what subscribers sent, commit the ledger, ``offer``
   turn. Whoever does not acknowledge holds its window (``window.py``) and nothing else: no result waits in memory here.
 * Acknowledgements reach the ledger once a second: each would cost a commit of its own. What a killed host had not
   written is sent again, and the subscriber tells it by its ``result_id``.
+* Maps that are no longer live are read beside this thread (``maps.py``): who wants them waits, and nobody else.
 * Trouble with the ledger is kept in the status and tried again with the next heartbeat; it never stops the host.
 """
 
@@ -15,12 +16,13 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import zmq
 
 from runtime.delivery.figures import figures
+from runtime.delivery.maps import MapOf, MapReads
 from runtime.delivery.messages import (
     MAX_CREDIT,
     REASONS,
@@ -55,9 +57,8 @@ BEAT_NS = 10**9
 #: Messages read, and rows sent from the ledger, before the host looks after its cameras again: half a millisecond.
 MESSAGES_PER_TURN = 32
 ROWS_PER_TURN = 16
-
-#: Returns the stored map of inspection ``seq``, or None where none is kept; see ``maps.stored_maps``.
-MapOf: TypeAlias = Callable[[int], bytes | None]
+#: How soon it is looked again whether maps have been read: a file's time on a quick disk.
+MAPS_NS = 2_000_000
 
 
 class Deliveries:
@@ -70,14 +71,14 @@ class Deliveries:
         self._logged = ""  # the trouble told last: it comes again with every heartbeat
         self._socket = sock
         self._outbox = outbox
-        self._map_of = evidence
+        self._map_reads = None if evidence is None else MapReads(evidence)
         self._messages = BoundedReceiver(sock, 1 + REQUEST_PARTS)
         self._by_name: dict[str, Window] = {}
         self._by_identity: dict[bytes, Window] = {}
         self._behind: dict[str, Window] = {}  # has room, and rows in the ledger; who comes first is served next
         self._unwritten: dict[str, int] = {}  # acknowledgements the ledger has not been given yet
         self._last_seq = 0
-        self._beat_ns = 0
+        self._beat_ns = self._resume_ns = 0
 
     # --- the host's turn ----------------------------------------------------------------------------------------
 
@@ -113,7 +114,7 @@ class Deliveries:
     def turn(self, now_ns: int) -> None:
         """Send what is due, a bounded part of it; ``now_ns``: monotonic nanoseconds. Cheap when nothing is."""
         if self._behind:
-            self._catch_up()
+            self._catch_up(now_ns)
         if now_ns >= self._beat_ns:
             self._beat_ns = now_ns + BEAT_NS
             self._beat()
@@ -121,7 +122,7 @@ class Deliveries:
     def next_due_ns(self) -> int | None:
         """Return when ``turn`` has something to do (monotonic nanoseconds, 0: now), None: not before ``take``."""
         if self._behind:
-            return 0
+            return min(self._resume_ns, self._beat_ns)
         return self._beat_ns if self._by_name or self._unwritten else None
 
     def close(self) -> None:
@@ -129,6 +130,8 @@ class Deliveries:
         self._write_acks()
         for window in tuple(self._by_name.values()):
             self._end(window, "stopping")
+        if self._map_reads is not None:
+            self._map_reads.close()
 
     def status(self) -> dict[str, Any]:
         """Return ``figures`` by subscriber, connected or not, messages refused by word, and the last trouble."""
@@ -214,8 +217,9 @@ class Deliveries:
 
     # --- what they are sent -------------------------------------------------------------------------------------
 
-    def _catch_up(self) -> None:
+    def _catch_up(self, now_ns: int) -> None:
         """Send the next subscriber that is behind a few rows from the ledger; then it is the turn of another one."""
+        self._resume_ns = 0
         name, window = next(iter(self._behind.items()))
         del self._behind[name]
         try:
@@ -223,12 +227,20 @@ class Deliveries:
         except LedgerError as error:
             self._note(error)
             return
+        maps: Mapping[int, bytes | None] = {}
+        if window.maps and self._map_reads is not None and backlog.deliveries:
+            found = self._map_reads.batch(window, [row.seq for row in backlog.deliveries])
+            if found is None:  # they are being read, or another's are
+                self._behind[name], self._resume_ns = window, now_ns + MAPS_NS
+                return
+            maps = found
         before = window.sent
-        if self._send_backlog(window, backlog) and before < window.sent < self._last_seq and window.has_room:
+        took = self._send_backlog(window, backlog, maps)
+        if took and (maps or before < window.sent) and window.sent < self._last_seq and window.has_room:
             self._behind[name] = window
 
-    def _send_backlog(self, window: Window, backlog: Backlog) -> bool:
-        """Send a gap and rows while there is room; False where the connection took no more."""
+    def _send_backlog(self, window: Window, backlog: Backlog, maps: Mapping[int, bytes | None]) -> bool:
+        """Send a gap and rows while there is room, and maps where they are wanted; False if no more was taken."""
         gap = backlog.gap
         if gap is not None and gap.to_seq > window.gap_to:
             if not self._tell(window, Gap(from_seq=gap.from_seq, to_seq=gap.to_seq)):
@@ -239,12 +251,11 @@ class Deliveries:
                 break
             if row.seq <= window.sent:
                 continue
-            stored = self._map_of(row.seq) if window.maps and self._map_of is not None else None
-            delivery = Delivery(seq=row.seq, historical=True, result=row.header, map_payload=stored)
+            if maps and row.seq not in maps:
+                break  # enough for one batch: the next one has it
+            delivery = Delivery(seq=row.seq, historical=True, result=row.header, map_payload=maps.get(row.seq))
             if not self._deliver(window, row.seq, encode_delivery(delivery), historical=True):
                 return False
-            if stored is not None:
-                break  # a file was read, in the host's one thread: that is enough for a turn
         return True
 
     def _beat(self) -> None:
@@ -298,6 +309,8 @@ class Deliveries:
                 del table[key]
         if self._by_identity.get(window.identity) is window:
             del self._by_identity[window.identity]
+        if self._map_reads is not None:
+            self._map_reads.drop(window)
         if reason:
             self._tell(window, Closed(reason=reason))
 

@@ -21,7 +21,8 @@ from runtime.ledger import evidence
 from runtime.ledger.accounts import Accounts
 from runtime.ledger.anchor import Anchor, read_anchor
 from runtime.ledger.chain import Head, link
-from runtime.ledger.errors import told
+from runtime.ledger.damage import find_damage
+from runtime.ledger.errors import CHECKING, told
 from runtime.ledger.problem import Problem
 from runtime.ledger.records import Kept
 from runtime.ledger.schema import COLUMNS, SELECT, Row, open_reader
@@ -40,23 +41,20 @@ def check(
 
     ``folder``: of the evidence, whose every byte is then compared too. ``witness``: a head written down earlier, which
     the chain must still contain. ``now_ns``: UTC, by which a trigger past its deadline is missing its inspection.
+    Raises ``LedgerError`` where there is no file: nothing was proven, and nothing found wrong either.
     """
+    if not path.is_file():
+        open_reader(path)  # raises, in the words of every other command
     now_ns = time.time_ns() if now_ns is None else now_ns
     try:
-        with closing(open_reader(path)) as connection, told("read", path):
+        with closing(open_reader(path)) as connection, told(CHECKING, path):
             connection.execute("BEGIN")  # one snapshot for all questions
-            problems = _file(connection) or list(_bounded(_walk(connection, witness, now_ns)))
+            problems = find_damage(connection) or list(_bounded(_walk(connection, witness, now_ns)))
             if folder is not None and not problems:
                 problems = list(_bounded(_evidence(connection, path, folder)))
     except LedgerError as error:
         return [Problem("file", 0, str(error))]
     return problems
-
-
-def _file(connection: sqlite3.Connection) -> list[Problem]:
-    """Have SQLite look at its own pages and indexes first: a query over a damaged one answers anything."""
-    rows = connection.execute("PRAGMA integrity_check(20)").fetchall()
-    return [] if rows == [("ok",)] else [Problem("file", 0, str(text)) for (text,) in rows]
 
 
 def _walk(connection: sqlite3.Connection, witness: Head | None, now_ns: int) -> Iterator[Problem]:

@@ -32,6 +32,16 @@ def trigger_of_id(
     return None if row is None else int(row[0])
 
 
+def newest_of_id(connection: sqlite3.Connection, camera: str, trigger_id: int, most: int) -> list[tuple[int, str, int]]:
+    """Return the ``most`` newest triggers of that camera and id, newest first: record, part id, when received."""
+    rows = connection.execute(
+        "SELECT record, part_id, received_ns FROM triggers WHERE camera = ? AND trigger_id = ? "
+        "ORDER BY record DESC LIMIT ?",
+        (camera, signed(trigger_id), most),
+    ).fetchall()
+    return [(int(record), str(part_id), unsigned(int(received_ns))) for record, part_id, received_ns in rows]
+
+
 def answer(connection: sqlite3.Connection, trigger: int) -> Earlier:
     """Return the trigger with its inspection, if it has one."""
     row = connection.execute('SELECT seq, header FROM inspections WHERE "trigger" = ?', (trigger,)).fetchone()

@@ -36,7 +36,7 @@ def load(connection: sqlite3.Connection, path: Path, station: str) -> Start:
     """
     row = connection.execute("SELECT station, record, seq, hash, totals FROM head").fetchone()
     named, record, seq, digest, counts = row or (station, 0, 0, GENESIS, "{}")
-    head, totals = Head(record, digest), Counter(json.loads(counts))
+    head, totals = Head(record, digest), _totals(counts, path)
     if named != station:
         raise LedgerError(f"{path}: expected the ledger of station {station!r}, found that of {named!r}")
     last, clean = lookup.last_record(connection)
@@ -47,6 +47,20 @@ def load(connection: sqlite3.Connection, path: Path, station: str) -> Start:
         )
     waiting = lookup.open_triggers(connection, totals["triggers"] - totals["inspections"])
     return Start(head, seq, totals, tuple(waiting), clean, row is None)
+
+
+def _totals(text: object, path: Path) -> Counter[str]:
+    """Read the totals of the head, which say how many triggers are open. Raises ``LedgerError`` for damaged ones."""
+    try:
+        found = json.loads(text) if isinstance(text, str) else None
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not all(type(number) is int for number in found.values()):
+        raise LedgerError(
+            f"{path}: expected the totals of the ledger in its head, found {str(text)[:60]!r}: it was changed from "
+            "outside; see what with `edgead ledger check`, then move the file aside: a new ledger begins"
+        )
+    return Counter(found)
 
 
 def is_held(path: Path) -> bool:

@@ -16,12 +16,13 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from runtime.errors import LedgerError
 from runtime.header import is_name
 from runtime.ledger.anchor import read_anchor
-from runtime.ledger.errors import told
+from runtime.ledger.errors import LedgerFull, told
 from runtime.ledger.schema import signed, unsigned
 from runtime.ledger.totals import Event
 from runtime.ledger.writer import Ledger
@@ -71,13 +72,13 @@ class Outbox:
         self._ledger = ledger
         self._clock = clock
         self._acked: dict[str, int] = {}  # acknowledgements not committed yet, too
+        self._left: set[str] = set()  # unregistered, which may not be committed yet
 
     def names(self) -> list[str]:
         """Return the registered subscribers, by name."""
         with told("read", self._ledger.path):
-            return [
-                name for (name,) in self._ledger.journal.connection.execute("SELECT name FROM cursors ORDER BY name")
-            ]
+            rows = self._ledger.journal.connection.execute("SELECT name FROM cursors ORDER BY name").fetchall()
+        return [name for (name,) in rows if name not in self._left]
 
     def register(self, name: str, *, from_oldest: bool = False) -> bool:
         """Begin to owe a subscriber results: those after now, or all that are kept. False if it is registered already.
@@ -89,6 +90,7 @@ class Outbox:
         if name in self.names():
             return False
         self._ledger.commit()
+        self._left.discard(name)  # that it left is written now
         with told("read", self._ledger.path):
             start = read_anchor(self._ledger.journal.connection).seq if from_oldest else self._ledger.written_seq
         now_ns = signed(self._clock())
@@ -100,12 +102,17 @@ class Outbox:
         return True
 
     def unregister(self, name: str) -> None:
-        """Owe a subscriber nothing more. Commits."""
+        """Owe a subscriber nothing more. Commits; on a full disk it is written later, and holds all the same.
+
+        A host killed before it is written owes the subscriber its results again, and nobody asks for them.
+        """
         cursor = self._cursor(name)
         self._ledger.journal.change("DELETE FROM cursors WHERE name = ?", name)
         self._ledger.note(Event.UNREGISTERED, {"subscriber": name, "acked": cursor.acked})
         self._acked.pop(name, None)
-        self._ledger.commit()
+        self._left.add(name)
+        with suppress(LedgerFull):
+            self._ledger.commit()
 
     def ack(self, name: str, seq: int) -> None:
         """Take everything up to ``seq`` as received; durable with the next commit. An older ``seq`` changes nothing.
@@ -149,6 +156,8 @@ class Outbox:
         return Lag(name, cursor.acked, self._ledger.written_seq - cursor.acked, oldest_ns, cursor.gap)
 
     def _cursor(self, name: str) -> _Cursor:
+        if name in self._left:
+            raise _unknown(name)
         with told("read", self._ledger.path):
             return _read_cursor(self._ledger.journal.connection, name, self._acked.get(name, 0))
 
@@ -162,6 +171,10 @@ class _Cursor:
 def _read_cursor(connection: sqlite3.Connection, name: str, acked_since: int) -> _Cursor:
     row = connection.execute("SELECT acked, gap_from, gap_to FROM cursors WHERE name = ?", (name,)).fetchone()
     if row is None:
-        raise LedgerError(f"expected a registered subscriber, found {name[:80]!r}: register it first")
+        raise _unknown(name)
     told_of = row[2] is None or row[2] <= acked_since
     return _Cursor(max(row[0], acked_since), None if told_of else Gap(row[1], row[2]))
+
+
+def _unknown(name: str) -> LedgerError:
+    return LedgerError(f"expected a registered subscriber, found {name[:80]!r}: register it first")

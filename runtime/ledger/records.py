@@ -47,6 +47,25 @@ class Earlier:
 
 
 @dataclass(frozen=True, slots=True)
+class Unread:
+    """A trigger recorded without knowing whether it came before: it must not be inspected, only answered.
+
+    Its frame, if there was one, is recorded as dropped.
+    """
+
+    trigger: int
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierTrigger:
+    """A trigger raised before: its part, when it was received (UTC nanoseconds), and its answer."""
+
+    part_id: str
+    received_ns: int
+    earlier: Earlier
+
+
+@dataclass(frozen=True, slots=True)
 class Kept:
     """A file of evidence on the disk: what ``seq`` was decided from. ``size``: bytes; ``sha256``: 32 bytes, of all."""
 

@@ -29,6 +29,8 @@ class Event(StrEnum):
     IN_USE = "in_use"  # the template a camera begins with: noted at every start
     SWAP = "swap"
     RESTART = "restart"  # of a worker
+    STATE = "state"  # of a worker: degraded, failed, ready again
+    RECIPE = "recipe"  # another one picked for the frames that name none
     LATE_ANSWER = "late_answer"  # of a worker, to a trigger that was answered at its deadline
     REFUSED = "refused"  # detail: {reason: how many since the last such event}
     EVIDENCE_SKIPPED = "evidence_skipped"  # detail: {reason: how many since the last such event}

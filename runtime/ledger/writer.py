@@ -17,7 +17,7 @@ import os
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -32,8 +32,8 @@ from runtime.ledger.checkpointer import Checkpointer
 from runtime.ledger.errors import LedgerFull, told
 from runtime.ledger.journal import Journal
 from runtime.ledger.opening import hold
-from runtime.ledger.records import Earlier, FrameKey, Kept, OpenTrigger, inspection_columns
-from runtime.ledger.schema import SCHEMA_VERSION, signed
+from runtime.ledger.records import Earlier, EarlierTrigger, FrameKey, Kept, OpenTrigger, inspection_columns
+from runtime.ledger.schema import SCHEMA_VERSION, signed, unsigned
 from runtime.ledger.totals import Event
 from runtime.wire import encode_result
 
@@ -288,6 +288,17 @@ class Ledger:
         with told("read", self.path):
             found = lookup.trigger_of_id(self.journal.connection, camera, trigger_id, part_id, since_ns)
         return self._answered(found)
+
+    def newest_triggers(self, camera: str, trigger_id: int, most: int) -> Iterator[EarlierTrigger]:
+        """Yield the ``most`` newest triggers of that camera and id, whatever their part, newest first."""
+        stored = signed(trigger_id)
+        rows = [row for row in reversed(self.journal.rows["triggers"]) if row[1:3] == (camera, stored)]
+        found = [(row[0], row[3], unsigned(row[4])) for row in rows]
+        with told("read", self.path):
+            found += lookup.newest_of_id(self.journal.connection, camera, trigger_id, most)
+        for record, part_id, received_ns in found[:most]:
+            if (earlier := self._answered(record)) is not None:
+                yield EarlierTrigger(part_id, received_ns, earlier)
 
     def _answered(self, trigger: int | None) -> Earlier | None:
         if trigger is None:

@@ -9,10 +9,12 @@ saw, and varies from place to place, as a living engine's must.
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,7 +33,7 @@ hookimpl = pluggy.HookimplMarker("edgead")
 #: First two bytes of a frame that asks for a fault; the test frames without one begin with other bytes.
 MARK = (0xFA, 0x17)
 MAP_SIDE = 12
-#: Bytes taken before ``Fault.MEMORY`` gives up: enough to be seen, not enough to hurt the machine.
+#: Bytes ``Fault.MEMORY`` gets beyond what its process has: enough to be seen, not enough to hurt the machine.
 MEMORY_BYTES = 64 * 1024 * 1024
 
 
@@ -53,7 +55,7 @@ class Fault(IntEnum):
     """End the process as the kernel's out-of-memory killer or a driver would."""
     HANG = 10
     MEMORY = 11
-    """Take memory and fail to get more."""
+    """Take memory until the kernel gives no more."""
     ODD_TEXT = 12
     """Raise an exception whose text UTF-8 cannot carry."""
     POISON = 13
@@ -190,10 +192,17 @@ def _hang(_argument: int) -> None:
 
 
 def _take_memory(_argument: int) -> None:
-    held = bytearray()
-    while len(held) < MEMORY_BYTES:
-        held.extend(bytes(MEMORY_BYTES // 8))
-    raise MemoryError(f"this frame took {len(held)} bytes and wants more")
+    # Under a limit of this process's own: the kernel really refuses, and the machine has memory left.
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    limit = pages * resource.getpagesize() + MEMORY_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+    held: list[bytearray] = []
+    try:
+        while True:
+            held.append(bytearray(MEMORY_BYTES // 8))
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 _ENDINGS: dict[Fault, Callable[[int], object]] = {

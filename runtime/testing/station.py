@@ -79,7 +79,7 @@ def host_command(path: Path, plugins: Sequence[str]) -> list[str]:
     program = (
         "import logging, sys\nfrom pathlib import Path\nfrom runtime.config import load_station\n"
         "from runtime.host import Host\nlogging.basicConfig(level=logging.INFO)\n"
-        "Host(load_station(Path(sys.argv[1])), tuple(sys.argv[2:])).run()"
+        "path = Path(sys.argv[1])\nHost(load_station(path), tuple(sys.argv[2:]), path).run()"
     )
     return [sys.executable, "-P", "-c", program, str(path), *plugins]
 

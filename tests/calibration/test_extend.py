@@ -378,7 +378,7 @@ def test_a_machine_that_answers_otherwise_is_refused(bench, references):
         who="tests",
         why="",
     )
-    with pytest.raises(TemplateError, match="golden frame 0: expected score"):
+    with pytest.raises(TemplateError, match="frame 0: expected score"):
         extend(bench.detector, parent, references.only([8]), OPTIONS, silent)
 
 

@@ -35,8 +35,8 @@ def put_category(folder, *defects, masks=True):
 
 
 def test_the_benchmarks_are_the_published_ones():
-    """Fifteen categories of MVTec AD, twelve of VisA, five of LOCO, one of magnetic tiles, and no name twice."""
-    assert [len(each.categories) for each in BENCHMARKS] == [15, 12, 5, 1]
+    """Fifteen categories of MVTec AD, then VisA, LOCO, magnetic tiles, MVTec 3D-AD and BTAD, and no name twice."""
+    assert [len(each.categories) for each in BENCHMARKS] == [15, 12, 5, 1, 10, 3]
     names = [category for each in BENCHMARKS for category in each.categories]
     assert len(set(names)) == len(names)
 
@@ -194,3 +194,43 @@ def test_a_category_without_test_images_is_refused(tmp_path):
     put(tmp_path / "wood/train/good/0.png")
     with pytest.raises(ConfigError, match=r"MVTec AD, wood: .*found no test images: unpack the whole category"):
         read_benchmark(tmp_path)
+
+
+def test_mvtec_3d_is_read_in_colour(tmp_path):
+    """Of MVTec 3D-AD the colour images and the masks beside them are read, good parts with their empty masks."""
+    folder = tmp_path / "bagel"
+    for name in ("train/good/rgb/000.png", "train/good/rgb/001.png", "test/good/rgb/000.png", "test/hole/rgb/000.png"):
+        put(folder / name)
+    put(folder / "test/good/gt/000.png", mask(rows=slice(0, 0)))
+    put(folder / "test/hole/gt/000.png", mask())
+    put(folder / "validation/good/rgb/000.png")
+    found = read_benchmark(tmp_path)
+    assert (found.benchmark.name, list(found.categories), len(found.missing)) == ("mvtec-3d", ["bagel"], 9)
+    bagel = found.categories["bagel"]
+    assert [each.name for each in bagel.references] == ["train/good/rgb/000.png", "train/good/rgb/001.png"]
+    assert [(each.name, each.label) for each in bagel.test] == [
+        ("test/good/rgb/000.png", "good"), ("test/hole/rgb/000.png", "hole"),
+    ]  # fmt: skip
+    assert [int(read_mask(each, (8, 8)).sum()) for each in bagel.test] == [0, 16]
+
+
+def test_btad_is_read_by_its_own_words(tmp_path):
+    """Of BTAD ok is good and ko is a defect, its masks matched by stem whatever their format."""
+    for name in ("train/ok/0000.png", "test/ok/0001.png", "test/ko/0002.png", "ground_truth/ko/0002.png"):
+        put(tmp_path / "02" / name, mask() if name.startswith("ground") else GREY)
+    found = read_benchmark(tmp_path)
+    assert (found.benchmark.name, found.missing) == ("btad", ("01", "03"))
+    test = found.categories["02"].test
+    assert [(each.label, each.is_defect) for each in test] == [("ko", True), ("good", False)]
+    assert int(read_mask(test[0], (8, 8)).sum()) == 16
+
+
+def test_relatives_with_something_missing_are_refused(tmp_path):
+    """A category without references, and a defect image without its mask, are refused by name."""
+    put(tmp_path / "a/02/test/ko/0002.png")
+    with pytest.raises(ConfigError, match="expected train/ok and test"):
+        read_benchmark(tmp_path / "a")
+    for name in ("train/ok/0.png", "test/ko/7.png"):
+        put(tmp_path / "b/02" / name)
+    with pytest.raises(ConfigError, match=r"expected a mask for \S*7"):
+        read_benchmark(tmp_path / "b")

@@ -8,6 +8,7 @@ import inspect
 import sys
 import typing
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 import typer
@@ -125,6 +126,8 @@ class Parameter:
 def _kind(hint, info):
     kinds = {bool: "flag", int: "integer", float: "number", Path: "path", str: "text", list: "text, repeatable"}
     given = next(each for each in (typing.get_args(hint) or (hint,)) if each is not type(None))
+    if isinstance(given, type) and issubclass(given, Enum):
+        return " or ".join(str(each.value) for each in given)
     kind = kinds[typing.get_origin(given) or given]
     return kind if info.min is None else f"{kind} >= {info.min:g}"
 

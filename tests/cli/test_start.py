@@ -12,10 +12,12 @@ from runtime.local import edgead_command
 
 HEAVY = ("torch", "numpy", "pydantic", "cv2", "zmq", "scipy", "sklearn", "pluggy", "msgpack", "ruamel")
 COMMANDS = (
-    "demo", "init", "validate", "calibrate", "extend", "evaluate", "run", "camera", "watch", "status", "plugins",
-    "doctor", "bench", "replay", "ledger check", "ledger show", "ledger export",
+    "demo", "init", "validate", "calibrate", "extend", "evaluate", "build", "run", "camera", "trigger", "watch",
+    "status", "apply", "use", "recipe", "plugins", "doctor", "bench", "replay", "publish",
+    "ledger check", "ledger show", "ledger export",
     "templates list", "templates show", "templates activate", "templates rollback", "templates verify",
     "templates export", "templates import", "weights list", "weights add", "weights fetch",
+    "sim chaos", "sim soak", "defects preview",
 )  # fmt: skip
 _HELP = f"""
 import json, sys

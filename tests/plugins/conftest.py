@@ -23,8 +23,19 @@ def _one_torch_thread(_few_torch_threads: None) -> None:
 
 @pytest.fixture(scope="session")
 def atmm() -> ModuleType:
-    """Return the float64 reference of HETMM's arithmetic, loaded by path: the tests are no package."""
-    spec = util.spec_from_file_location("reference_atmm", HERE / "reference_atmm.py")
+    """Return the float64 reference of HETMM's arithmetic."""
+    return _beside("reference_atmm")
+
+
+@pytest.fixture(scope="session")
+def cpr() -> ModuleType:
+    """Return the float64 reference of CPR's arithmetic."""
+    return _beside("cpr_reference")
+
+
+def _beside(name: str) -> ModuleType:
+    """Load a module beside this one by path: the tests are no package."""
+    spec = util.spec_from_file_location(name, HERE / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = util.module_from_spec(spec)

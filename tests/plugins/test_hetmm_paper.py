@@ -163,7 +163,7 @@ def test_published_figures_are_those_of_the_abstract():
     """Image AUROC 99.8, 98.1, 88.1 and 99.5 on the four data sets."""
     figures = {name: each.image_auroc for name, each in PROTOCOL.published.items()}
     assert figures == {"mvtec-ad": 0.998, "visa": 0.981, "mvtec-loco": 0.881, "mtd": 0.995}
-    assert figures.keys() == {benchmark.name for benchmark in BENCHMARKS}
+    assert figures.keys() <= {benchmark.name for benchmark in BENCHMARKS}
 
 
 def test_the_two_normalisations_never_share_features(monkeypatch):

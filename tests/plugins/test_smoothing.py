@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from plugins.smoothing import NormalisedBlur, ZeroPaddedBlur, gaussian
+from plugins.smoothing import NormalisedBlur, ZeroPaddedBlur, gaussian, reflecting_blur
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,45 @@ def test_taps_sum_to_one():
     taps = gaussian(4.0, 33)
     assert taps.sum().item() == pytest.approx(1, abs=1e-6)
     assert torch.equal(taps, taps.flip(0))
+
+
+def test_reflecting_blur_in_the_specifications_numbers():
+    """CPR T20 to T22: taps, impulses at centre and corner, a box of ones, and a constant map that stays constant."""
+    taps = gaussian(4.0, 33)
+    assert taps[[16, 17, 32]].tolist() == pytest.approx([0.0997391, 0.0966705, 3.34587e-5], rel=1e-5)
+    matrix = reflecting_blur(320, 4.0, 33)
+
+    def blurred(rows, columns):
+        plane = torch.zeros(320, 320)
+        plane[rows, columns] = 1
+        return matrix @ plane @ matrix.T
+
+    centre, corner, box = blurred(160, 160), blurred(0, 0), blurred(slice(100, 120), slice(100, 120))
+    assert centre.max().item() == pytest.approx(0.00994789, abs=1e-8)
+    assert centre.flatten().topk(512).values.sum().item() == pytest.approx(0.993944, abs=1e-5)
+    assert corner.sum().item() == pytest.approx(0.302357, abs=1e-5)
+    assert corner[0, 0].item() == pytest.approx(0.00994789, abs=1e-8)
+    assert box.max().item() == pytest.approx(0.974486, abs=1e-5)
+    assert box.flatten().topk(512).values.sum().item() == pytest.approx(325.1275, abs=1e-3)
+    torch.testing.assert_close(matrix @ torch.full((320, 320), 0.7) @ matrix.T, torch.full((320, 320), 0.7))
+
+
+@pytest.mark.parametrize(
+    ("side", "sigma", "size"), [(40, 4.0, 33), (17, 4.0, 33), (9, 1.5, 5), (1, 4.0, 33), (3, 2.0, 9)]
+)
+def test_reflecting_blur_is_a_reflected_convolution(side, sigma, size):
+    """The matrix is numpy's reflect padding and a plain sum, also where the kernel is larger than the map."""
+    plane = np.random.default_rng(0).uniform(0, 1, (side, side))
+    reach = size // 2
+    padded = np.pad(plane, reach, mode="reflect" if side > 1 else "edge")
+    taps = gaussian(sigma, size).double().numpy()
+    rows = sum(tap * padded[at : at + side] for at, tap in enumerate(taps))
+    expected = sum(tap * rows[:, at : at + side] for at, tap in enumerate(taps))
+    matrix = reflecting_blur(side, sigma, size).double().numpy()
+    np.testing.assert_allclose(matrix @ plane @ matrix.T, expected, rtol=0, atol=1e-6)
+
+
+def test_reflecting_blur_refuses_an_even_kernel():
+    """An even kernel has no middle."""
+    with pytest.raises(ValueError, match="odd kernel size, found 4"):
+        reflecting_blur(8, 1.0, 4)

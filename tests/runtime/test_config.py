@@ -141,16 +141,23 @@ def test_other_addresses_are_refused_with_an_example(tmp_path, address):
 
 
 def test_two_sockets_cannot_share_an_address(tmp_path):
-    """Frames and results on one address are refused: the second bind would fail at start-up."""
-    assert "need different addresses" in refusal(tmp_path, SMALLEST + "results: tcp://127.0.0.1:5601\n")
+    """Frames and results on one address are refused, at the line that says so: the second bind would fail."""
+    found = "expected an address of its own, found that of"
+    clash = refusal(tmp_path, SMALLEST + "results: tcp://127.0.0.1:5601\n")
+    assert clash == f"station.yaml:5: results: {found} `frames`, tcp://127.0.0.1:5601"
+    with_a_default = refusal(tmp_path, SMALLEST + "frames: tcp://127.0.0.1:5602\n")
+    assert with_a_default == f"station.yaml:5: frames: {found} `results`, tcp://127.0.0.1:5602"
 
 
 def test_deliveries_need_a_ledger(tmp_path):
-    """Durable delivery without a record to deliver from is refused, with what to do."""
+    """Durable delivery without a record to deliver from is refused, at its line, with what to do."""
     text = SMALLEST + "deliveries: tcp://127.0.0.1:5604\n"
     assert load(tmp_path, text).deliveries == "tcp://127.0.0.1:5604"
-    assert "deliveries need a ledger" in refusal(tmp_path, text + "ledger: null\n")
-    assert "need different addresses" in refusal(tmp_path, text.replace("5604", "5603"))
+    assert refusal(tmp_path, text + "ledger: null\n") == (
+        "station.yaml:5: deliveries: results that can be delivered later need a ledger: give `ledger` a folder, "
+        "or set `deliveries: null`"
+    )
+    assert "found that of `status`" in refusal(tmp_path, text.replace("5604", "5603"))
 
 
 @pytest.mark.parametrize("camera", ["top.left", "a b", "x" * 65, "größe"])
@@ -182,3 +189,24 @@ def test_a_loaded_station_cannot_change():
     station = load_station(CONFIGS / "station.yaml")
     with pytest.raises(ValueError, match="frozen"):
         station.station = "other"
+
+
+@pytest.mark.parametrize(
+    ("rate", "deadline", "expected"),
+    [("null", "", 1000), ("50", "", 1200), ("7", "", 8571), ("50", "deadline_ms: 90, ", 90), ("0.01", "", 600_000)],
+)
+def test_the_deadline_follows_the_rate_of_the_line(tmp_path, rate, deadline, expected):
+    """One part's time where the camera names no deadline; its own where it does; a second where neither is known."""
+    text = SMALLEST.partition("cameras:")[0] + f"parts_per_min: {rate}\ncameras: {{top: {{{deadline}product: part}}}}\n"
+    assert load(tmp_path, text).cameras["top"].deadline_ms == expected
+
+
+@pytest.mark.parametrize(("early_ms", "fits"), [(99, True), (100, False)])
+def test_an_early_frame_must_not_look_like_a_late_one(tmp_path, early_ms, fits):
+    """Matched by order, a frame may overtake its trigger by less than the time between two parts."""
+    camera = f"{{product: part, triggers: ahead, match: order, early_ms: {early_ms}}}"
+    text = SMALLEST.partition("cameras:")[0] + f"parts_per_min: 600\ncameras: {{top: {camera}}}\n"
+    if fits:
+        assert load(tmp_path, text).cameras["top"].early_ms == early_ms
+    else:
+        assert "cameras.top.early_ms: expected less than the 100 ms between two parts" in refusal(tmp_path, text)

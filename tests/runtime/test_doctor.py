@@ -9,6 +9,8 @@ import pytest
 
 from runtime import doctor
 from runtime.doctor import examine
+from runtime.engines.cache import EngineCache
+from runtime.engines.folder import default_folder
 from runtime.registry import BrokenPlugin, load_plugins
 from runtime.weights import weights_dir
 
@@ -98,3 +100,23 @@ def test_a_gpu_is_named():
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
     assert torch.cuda.get_device_name(0) in found()["cuda:0"].detail
+
+
+def test_a_missing_compiler_is_a_note(monkeypatch):
+    """Without a C++ compiler nothing is in the way of a station, and the doctor says what cannot be done."""
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    finding = found()["c++ compiler"]
+    assert (finding.status, "edgead build" in finding.detail) == ("note", True)
+
+
+def test_an_engine_cache_others_may_write_is_in_the_way():
+    """The doctor counts engines, and fails a cache folder that others may put code into."""
+    assert found()["engine cache"].status == "note"
+    cache = EngineCache(default_folder(), 1 << 20)
+    with cache.builder("a" * 64) as folder:
+        cache.publish("a" * 64, folder, {})
+    finding = found()["engine cache"]
+    assert (finding.status, finding.detail.startswith("1 engines")) == ("ok", True)
+    cache.folder.chmod(0o777)
+    finding = found()["engine cache"]
+    assert (finding.status, "machine code" in finding.detail) == ("fail", True)

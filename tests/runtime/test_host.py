@@ -57,8 +57,7 @@ def make_host(folder, monkeypatch) -> Iterator[Callable[[], Host]]:
         worker = host.lanes["top"].worker
         if host.state is not State.STOPPING:
             host.lanes["top"].stop(0)
-            host._wake_reader.close()
-            host._wake_writer.close()
+            host._wake.close()
         if worker.starts:
             worker.end.close()
 
@@ -132,9 +131,9 @@ def test_frames_without_a_worker(make_host):
 def test_the_host_sleeps_until_something_is_due(make_host, monkeypatch, due, expected):
     """The poll ends at the earliest due time of any lane, rounded up to milliseconds, a second at the latest."""
     host = make_host()
-    lanes = {str(number): SimpleNamespace(next_due_ns=lambda at=at: at) for number, at in enumerate(due)}
+    lanes = [SimpleNamespace(next_due_ns=lambda at=at: at) for at in due]
     with monkeypatch.context() as patch:
-        patch.setattr(host, "lanes", lanes)
+        patch.setattr(host.routes, "living", lambda: lanes)
         patch.setattr("runtime.host.time", SimpleNamespace(monotonic_ns=lambda: 0))
         assert host._timeout_ms() == expected
 
@@ -177,7 +176,7 @@ def test_workers_that_swap_their_descriptors(make_host, monkeypatch):
     one, two = (SimpleNamespace(worker=SimpleNamespace(link=link)) for link in links)
     watched: dict = {}
     with monkeypatch.context() as patch:
-        patch.setattr(host, "lanes", {"one": one, "two": two})
+        patch.setattr(host.routes, "living", lambda: [one, two])
         poller = zmq.Poller()
         host._watch_workers(poller, watched)
         assert watched == {read: one, write: two}
@@ -195,7 +194,7 @@ def test_cameras_that_never_pause_cannot_keep_a_host_alive(make_host, monkeypatc
     """A host told to stop stops, even if there is always one more frame to take."""
     monkeypatch.setattr("runtime.host.LAST_FRAMES_S", 0.05)
     host = make_host()
-    monkeypatch.setattr(host, "_take_frames", lambda: True)
+    monkeypatch.setattr(host.intake, "take_frames", lambda: True)
     with running(host):
         pass
     assert host.state is State.STOPPING

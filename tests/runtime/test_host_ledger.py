@@ -343,7 +343,7 @@ def test_a_subscriber_that_was_away_gets_everything(make):
             assert inspect(camera) == 4
             live = results.receive(20)
             live.ack()
-            played.wait(lambda: not played.host._records.ledger.pending)
+            played.wait(lambda: not played.host.outlet.records.ledger.pending)
     assert [(each.seq, each.historical) for each in (first, *away, live)] == [
         *((1, False), (2, True), (3, True), (4, False)),
     ]
@@ -420,7 +420,7 @@ def test_a_disk_full_for_too_long_refuses_at_the_door(played, monkeypatch):
         def refuse(*_, **__):
             raise LedgerFull("no room")
 
-        monkeypatch.setattr(played.host._records.ledger, "arrive", refuse)
+        monkeypatch.setattr(played.host.outlet.records.ledger, "arrive", refuse)
         camera.send(IMAGE)
         receipt = camera.receipt()
     assert (receipt.accepted, receipt.reason, receipt.verdict) == (False, "unrecorded", Verdict.UNDEFINED)

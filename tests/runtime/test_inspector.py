@@ -14,6 +14,8 @@ from runtime.engine import Engine
 from runtime.inspection import ErrorWord
 from runtime.inspector import MAX_FAILURES, FrameChecks, Inspector
 from runtime.link import Link
+from runtime.parity import law_of
+from runtime.selftest import keep
 from runtime.slots import Slots
 from runtime.template import GoldenFrame
 from runtime.testing import faulty
@@ -37,11 +39,12 @@ class Desk:
         self.slots = slots
         golden_picture = picture()
         golden = GoldenFrame(golden_picture, *right_answer(golden_picture))
+        kept = keep(golden, law_of([golden], None))
         self.inspector = Inspector(
             Engine(detector, content, threads=1),
             slots,
             FrameChecks(exposure, repeat_limit),
-            golden,
+            kept,
             map_encoding="raw",
             preview=False,
         )

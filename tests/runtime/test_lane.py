@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,14 @@ class Bench:
             self.worker.end._socket.send(packet)
         return list(self.lane.read_worker(self.now_ns))
 
+    def say_nothing(self) -> list[Any]:
+        """Have the host read what a dead worker left; return the answers that come of it."""
+        return list(self.lane.read_worker(self.now_ns))
+
+    def status(self) -> dict[str, Any]:
+        """Return what the host says of the camera."""
+        return self.host.routes.by_camera["top"].status()
+
     def published(self, answer: Any) -> Any:
         """Return what a subscriber reads of an answer."""
         payloads = [part for part in (answer.map_payload, answer.preview) if part]
@@ -97,8 +106,7 @@ def make_bench(folders, monkeypatch):
     for bench in made:
         if bench.worker.state is not State.STOPPING:
             bench.lane.stop(0)
-        bench.host._wake_reader.close()
-        bench.host._wake_writer.close()
+        bench.host._wake.close()
         if bench.worker.starts:
             bench.worker.end.close()
 
@@ -178,7 +186,7 @@ def test_a_decided_frame(bench):
     (answer,) = bench.say(done(FIRST))
     assert (answer.verdict, answer.score, answer.map_payload) == (Verdict.OK, 0.25, anomaly_map)
     assert bench.published(answer).map == answer.map
-    assert bench.lane.status()["ok"] == 1
+    assert bench.status()["ok"] == 1
 
 
 @pytest.mark.parametrize("junk", JUNK, ids=repr)
@@ -197,7 +205,7 @@ def test_a_malformed_record_is_never_ok(bench, key, junk):
         words = {ErrorWord.DETECTOR_CRASH, ErrorWord.RESULT_BAD} if lost else {ErrorWord.RESULT_BAD}
         assert (answer.verdict, answer.error in words) == (Verdict.NOT_DECIDABLE, True)
     assert bench.advance(2 * DEADLINE_MS) == []
-    status = bench.lane.status()
+    status = bench.status()
     assert (status["frames"], status["inspections"]) == (1, 1)
 
 
@@ -240,7 +248,7 @@ def test_an_answer_nobody_asked_for(bench, op):
     """A record without a frame in hand replaces the worker and makes no inspection."""
     assert bench.say({**done(FIRST), "op": op}) == []
     assert bench.worker.state is State.DEGRADED
-    assert bench.lane.status()["inspections"] == 0
+    assert bench.status()["inspections"] == 0
 
 
 def test_a_frame_is_dispatched_without_waiting_for_the_rest(bench):
@@ -347,7 +355,7 @@ def test_a_worker_that_cannot_load(make_bench):
     bench = make_bench()
     bench.advance()
     bench.say({"op": "failed", "error": "TemplateError: damaged"})
-    assert bench.lane.status()["last_error"] == "could not load: TemplateError: damaged (exit status -9)"
+    assert bench.status()["last_error"] == "could not load: TemplateError: damaged (exit status -9)"
     bench.take()
     bench.worker.refusal = OSError("no process today")
     (answer,) = bench.advance(DEADLINE_MS)
@@ -367,7 +375,7 @@ def test_words_at_the_deadline(bench):
         ErrorWord.OVERLOAD,
     ]
     assert bench.say(done(FIRST), done(FIRST + 1)) == []
-    assert bench.lane.status()["late_answers"] == 2
+    assert bench.status()["late_answers"] == 2
 
 
 def test_words_while_the_worker_loads(make_bench):
@@ -388,7 +396,7 @@ def test_a_full_queue(bench):
     assert [bench.take(), bench.take()] == [None, None]
     refused = bench.take()
     assert (refused.number, refused.error) == (FIRST + 4, ErrorWord.OVERLOAD)
-    assert bench.lane.status()["waiting"] == 2
+    assert bench.status()["waiting"] == 2
 
 
 def test_stop_answers_everything(bench):
@@ -398,7 +406,7 @@ def test_stop_answers_everything(bench):
     bench.advance()
     bench.take()
     assert [answer.error for answer in bench.lane.stop(bench.now_ns)] == [ErrorWord.STOPPING] * 3
-    status = bench.lane.status()
+    status = bench.status()
     assert (status["frames"], status["inspections"], status["unanswered"]) == (3, 3, 0)
 
 
@@ -426,7 +434,7 @@ def test_a_failed_worker_keeps_no_frame_waiting(make_bench):
     refused = bench.take()
     assert (refused.verdict, refused.error) == (Verdict.NOT_DECIDABLE, ErrorWord.DETECTOR_CRASH)
     assert "died" in refused.detail
-    status = bench.lane.status()
+    status = bench.status()
     assert (status["worker"], status["frames"], status["inspections"]) == ("failed", 3, 3)
 
 
@@ -441,7 +449,7 @@ def test_a_failed_worker_that_comes_back_inspects(make_bench):
     assert bench.take() is None
     bench.advance()
     (answer,) = bench.say(done(FIRST))
-    assert (answer.verdict, bench.lane.status()["worker"]) == (Verdict.OK, "ready")
+    assert (answer.verdict, bench.status()["worker"]) == (Verdict.OK, "ready")
 
 
 def test_an_idle_worker_is_asked_for_a_sign_of_life(bench):
@@ -467,7 +475,7 @@ def test_an_idle_worker_that_hangs(bench):
     assert bench.worker.state is State.READY
     bench.advance(1)
     assert bench.worker.process.killed
-    assert bench.lane.status()["last_error"] == "silent for 10 s while idle (exit status -9)"
+    assert bench.status()["last_error"] == "silent for 10 s while idle (exit status -9)"
 
 
 def test_a_worker_that_fails_its_self_test(bench):
@@ -476,17 +484,17 @@ def test_a_worker_that_fails_its_self_test(bench):
     assert bench.worker.played() == {"op": "ping", "golden": True}
     assert bench.say({"op": "unfit", "error": "TemplateError: score"}) == []
     assert bench.worker.state is State.DEGRADED
-    assert bench.lane.status()["last_error"] == "failed its self-test: TemplateError: score (exit status -9)"
+    assert bench.status()["last_error"] == "failed its self-test: TemplateError: score (exit status -9)"
 
 
 def test_self_tests_are_counted(bench):
     """A self-test that was passed is in the status; a sign of life nobody asked for costs the worker its place."""
     bench.advance(60_000)
     bench.say({"op": "alive", "golden": True})
-    assert bench.lane.status()["self_tests"] == 1
+    assert bench.status()["self_tests"] == 1
     bench.say({"op": "alive", "golden": True})
     assert bench.worker.state is State.DEGRADED
-    assert bench.lane.status()["self_tests"] == 1
+    assert bench.status()["self_tests"] == 1
 
 
 @pytest.mark.parametrize("fields", [{"source": "a.png"}, {"simulated": True}])
@@ -496,3 +504,47 @@ def test_a_replayed_frame_is_not_live(bench, fields):
     bench.lane.take(header, PIXELS, FIRST, bench.now_ns, 0)
     bench.advance()
     assert bench.worker.played()["live"] is False
+
+
+def test_a_machine_that_starts_no_process_keeps_no_frame_waiting(make_bench):
+    """A worker that fails because no process can be started answers the frames that wait at once, as any failed one."""
+    bench = make_bench(worker={"threads": 1, "restart_budget": 0})
+    assert [bench.take(), bench.take()] == [None, None]
+    bench.worker.refusal = OSError("no more processes")
+    answers = bench.advance()
+    assert bench.worker.state is State.FAILED
+    assert [(answer.number, answer.error) for answer in answers] == [
+        (FIRST, ErrorWord.DETECTOR_CRASH),
+        (FIRST + 1, ErrorWord.DETECTOR_CRASH),
+    ]
+    assert "no more processes" in answers[0].detail
+
+
+def test_a_death_over_a_sign_of_life_costs_no_frame(bench):
+    """A frame sent behind a sign of life that the worker died over was not begun: the next worker decides it."""
+    bench.advance(1000)
+    assert bench.worker.played()["op"] == "ping"
+    bench.take()
+    bench.advance()
+    assert bench.worker.played()["ticket"] == FIRST
+    bench.worker.end.close()
+    assert bench.say_nothing() == []
+    bench.worker._start_at_ns = bench.now_ns
+    bench.make_ready()
+    bench.advance()
+    assert bench.worker.played()["ticket"] == FIRST
+    (answer,) = bench.say(done(FIRST))
+    assert answer.verdict is Verdict.OK
+
+
+def test_a_deadline_that_changes_while_frames_wait(bench):
+    """A shorter deadline counts from the next frame on, which may leave before those that came earlier."""
+    bench.worker.state = State.DEGRADED
+    bench.take()
+    assignment = bench.lane.assignment
+    camera = assignment.camera.model_copy(update={"deadline_ms": 10})
+    bench.lane.configure(replace(assignment, camera=camera))
+    bench.take()
+    assert bench.lane.pipeline.next_deadline_ns() == bench.now_ns + 10 * MS
+    assert [answer.number for answer in bench.lane._expired(bench.now_ns + 11 * MS)] == [FIRST + 1]
+    assert [answer.number for answer in bench.lane._expired(bench.now_ns + 101 * MS)] == [FIRST]

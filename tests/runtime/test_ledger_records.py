@@ -13,7 +13,7 @@ from runtime.frame import FrameHeader, PixelFormat
 from runtime.inspection import Inspection, Verdict
 from runtime.ledger import LedgerFull, Reader, check
 from runtime.ledger_records import COMMIT_NS, RETRY_NS, SUMMARY_NS, LedgerRecords
-from runtime.upkeep import CLEAN_NS, NEVER_QUIET_NS, ROOM_NS
+from runtime.upkeep import CLEAN_NS, NEVER_QUIET_NS, NEVER_QUIET_ON_NS, ROOM_NS
 
 NOW = 10**15
 
@@ -172,7 +172,7 @@ def test_refusals_do_not_fill_the_memory(records, monkeypatch):
 
 
 def test_old_records_go_in_quiet_turns(settings, monkeypatch):
-    """Retention works when a turn is quiet, goes on while it finds something, and after a minute in any turn."""
+    """Retention works when a turn is quiet; while it finds something a busy line does not hold it up either."""
     monkeypatch.setattr(upkeep, "CLEAN_RECORDS", 20)
     short = settings.model_copy(update={"most_days": 1e-9})
     records = LedgerRecords(short, "line1", "run")
@@ -188,8 +188,16 @@ def test_old_records_go_in_quiet_turns(settings, monkeypatch):
         assert NOW < records._upkeep.due_ns < NOW + CLEAN_NS
         records.clean(records._upkeep.due_ns - 1, quiet=True)
         assert reader.anchor().record == first
-        records.clean(records._upkeep.due_ns + NEVER_QUIET_NS + 1, quiet=False)
+        records.clean(records._upkeep.due_ns + NEVER_QUIET_ON_NS - 1, quiet=False)
+        assert reader.anchor().record == first
+        records.clean(records._upkeep.due_ns + NEVER_QUIET_ON_NS + 1, quiet=False)
         assert reader.anchor().record == 2 * first
+        while records._upkeep.due_ns < NOW + CLEAN_NS:  # until nothing is left to be found
+            records.clean(records._upkeep.due_ns, quiet=True)
+        last = reader.anchor().record
+        part(records, 99, NOW)
+        records.clean(records._upkeep.due_ns + NEVER_QUIET_NS - 1, quiet=False)
+        assert reader.anchor().record == last
     records.close()
     assert check(settings.file, folder=settings.evidence_folder, now_ns=0) == []
 

@@ -33,7 +33,7 @@ def station(tmp_path):
     """Return a function that writes a station file, a key of it replaced where given, and checks it."""
     store = Store.create(tmp_path / "store")
 
-    def check(**keys):
+    def check(*, beside_host=False, **keys):
         values = {
             "schema": "edgead.station/1",
             "station": "line1",
@@ -42,7 +42,7 @@ def station(tmp_path):
         values |= {key: f"ipc://{tmp_path}/{key}" for key in ("frames", "results", "status")}
         path = tmp_path / "station.yaml"
         path.write_text("".join(f"{key}: {value}\n" for key, value in (values | keys).items()))
-        report = check_station(path, REGISTRY)
+        report = check_station(path, REGISTRY, beside_host=beside_host)
         assert report.ok is all(each["ok"] for each in report.checks)
         return report, {each["check"]: each["detail"] for each in report.checks if not each["ok"]}
 
@@ -174,3 +174,36 @@ def test_the_ledger_is_looked_at(station, tmp_path):
     report, faults = station(ledger="null")
     assert "ledger" not in {each["check"] for each in report.checks}
     assert faults == {}
+
+
+def test_root_is_told_what_it_cannot_check(station, monkeypatch):
+    """As root, for whom every folder can be written, the ledger's check says so; as anybody else it does not."""
+    put(station.store)
+    for user, said in ((0, True), (1000, False)):
+        monkeypatch.setattr("os.geteuid", lambda user=user: user)
+        report, _ = station()
+        (detail,) = (each["detail"] for each in report.checks if each["check"] == "ledger")
+        assert ("checked as root" in detail) is said
+
+
+def test_beside_its_host(station, tmp_path):
+    """Beside the host that runs it, a station's addresses and ledger are in use and no fault; the rest is checked."""
+    put(station.store)
+    with socket.create_server(("127.0.0.1", 0)) as taken, Ledger(tmp_path / "ledger" / "ledger.sqlite", "line1"):
+        frames = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        assert {*station(frames=frames)[1]} == {"frames address", "ledger"}
+        report, faults = station(frames=frames, beside_host=True)
+    assert faults == {}
+    assert [each["check"] for each in report.checks] == ["station file", "store", "camera top"]
+
+
+def test_recipes_are_checked(station):
+    """Every recipe needs an active template of its own product, as a camera does."""
+    put(station.store)
+    cameras = "{{top: {{product: part, detector: nothing, recipes: {{a: {{product: {}, detector: nothing}}}}}}}}"
+    report, faults = station(cameras=cameras.format("part"))
+    assert faults == {}
+    assert report.checks[-1]["check"] == "camera top recipe a"
+    _, faults = station(cameras=cameras.format("other"))
+    assert [*faults] == ["camera top recipe a"]
+    assert "active template of 'other'" in faults["camera top recipe a"]

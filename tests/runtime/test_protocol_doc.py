@@ -14,12 +14,14 @@ import msgpack
 import pytest
 
 from runtime import header
-from runtime.config import Station
+from runtime.config import Station, load_station
 from runtime.frame import Clock, FrameHeader, PixelFormat
 from runtime.host import Host
 from runtime.inspection import ErrorWord, Inspection, MapInfo, Verdict
-from runtime.lane import Lane
 from runtime.ledger_records import LedgerRecords
+from runtime.testing.station import PRODUCT
+from runtime.testing.swapping import make_station
+from runtime.triggers import TriggerHeader
 from runtime.wire import Receipt
 
 TESTS = Path(__file__).parents[1]
@@ -65,11 +67,11 @@ def test_every_quoted_dump_is_the_vector(kind, name, part, shown):
 
 def test_every_kind_of_message_is_quoted():
     """The document shows at least one header of each message, and no dump outside the compared form."""
-    assert {quoted[0] for quoted in DUMPS if quoted[2] == "1"} == {"frame", "receipt", "result"}
+    assert {quoted[0] for quoted in DUMPS if quoted[2] == "1"} == {"frame", "trigger", "receipt", "result"}
     assert DOCUMENT.count("```hexdump") == len(DUMPS)
 
 
-@pytest.mark.parametrize("name", ["header.hpp", "camera.cpp", "subscriber.cpp"])
+@pytest.mark.parametrize("name", ["header.hpp", "camera.cpp", "trigger.cpp", "subscriber.cpp"])
 def test_the_quoted_programs_are_the_tested_ones(name):
     """A C++ program in the document is the file that the system tests compile, and is short."""
     code = (TESTS / "peers" / name).read_text()
@@ -79,7 +81,12 @@ def test_the_quoted_programs_are_the_tested_ones(name):
 
 @pytest.mark.parametrize(
     ("section", "quoted"),
-    [("Frame", ("frame", "mono8")), ("Receipt", ("receipt", "accepted")), ("Result", ("result", "ok_raw_map"))],
+    [
+        ("Frame", ("frame", "mono8")),
+        ("Trigger", ("trigger", "part")),
+        ("Receipt", ("receipt", "accepted")),
+        ("Result", ("result", "ok_raw_map")),
+    ],
 )
 def test_field_tables_list_the_fields_in_wire_order(section, quoted):
     """Each table has exactly the fields a header carries, in the order they are written."""
@@ -90,15 +97,17 @@ def test_field_tables_list_the_fields_in_wire_order(section, quoted):
 
 def test_the_tables_list_every_field_of_the_records():
     """No field of a record is left out of the document, but the error's code is the word's own."""
-    for section, record in (("Frame", FrameHeader), ("Receipt", Receipt), ("Anomaly map", MapInfo)):
+    records = (("Frame", FrameHeader), ("Trigger", TriggerHeader), ("Receipt", Receipt), ("Anomaly map", MapInfo))
+    for section, record in records:
         assert first_column(section) == [field.name for field in fields(record)]
     assert sorted(first_column("Result")) == sorted([*(field.name for field in fields(Inspection)), "error_code"])
 
 
-def test_optional_fields_of_a_frame_are_those_with_a_default():
+@pytest.mark.parametrize(("section", "record"), [("Frame", FrameHeader), ("Trigger", TriggerHeader)])
+def test_optional_fields_are_those_with_a_default(section, record):
     """What the table calls required has no default in the record, and the other way round."""
-    required = {row[0] for row in rows("Frame") if row[2] == "required"}
-    assert required == {field.name for field in fields(FrameHeader) if field.default is MISSING}
+    required = {row[0] for row in rows(section) if row[2] == "required"}
+    assert required == {field.name for field in fields(record) if field.default is MISSING}
 
 
 def test_the_words_of_closed_choices_are_all_named():
@@ -131,6 +140,7 @@ def test_the_limits_are_the_constants():
         "pixels of a frame, a station's default": Station.model_fields["max_frame_bytes"].default,
         "text field": header.MAX_TEXT_BYTES,
         "part_id": header.MAX_PART_ID_BYTES,
+        "recipe": header.MAX_RECIPE_BYTES,
         "station or camera name": header.MAX_NAME_BYTES,
     }
 
@@ -159,8 +169,16 @@ def _keys(method: object) -> set[str]:
     return {name.value for name in names}
 
 
-def test_the_status_tables_list_every_key():
+def test_the_status_tables_list_every_key(tmp_path):
     """What the host answers on the status socket is what the tables say, at every level."""
-    assert set(first_column("Status")) == _keys(Host.status)
-    assert set(first_column("Status", 1)) == _keys(Lane.status)
+    path = make_station(tmp_path, recipes={"still": {"product": PRODUCT, "detector": "nothing"}})
+    host = Host(load_station(path), ())
+    try:
+        status = host.status()
+    finally:
+        for lane in host.routes.living():
+            lane.stop(0)
+        host._wake.close()
+    assert set(first_column("Status")) == status.keys()
+    assert set(first_column("Status", 1)) == status["cameras"]["top"].keys()
     assert set(first_column("Status", 2)) == _keys(LedgerRecords.status)

@@ -8,7 +8,8 @@ import pytest
 from runtime.engine import Engine
 from runtime.errors import TemplateError
 from runtime.manifest import DetectorIdentity
-from runtime.selftest import check_golden, check_version, self_test
+from runtime.parity import law_of
+from runtime.selftest import check_golden, check_version, keep, self_test
 from runtime.store import Store
 from runtime.template import GoldenFrame
 from runtime.testing.nothing import MAP_SIDE, Nothing
@@ -52,21 +53,41 @@ def test_another_answer_is_refused(template, golden):
         self_test(Engine(Nothing(), template.content()), Answering(template, [frame(), golden]))
 
 
+def test_all_that_differ_are_named(template):
+    """The refusal begins with the numbers of every golden frame that failed, and has the figures of each."""
+    golden = [frame(score=0.01), frame(), frame(peak=0.5), frame(score=0.2)]
+    with pytest.raises(TemplateError, match=r"golden frames 0, 2, 3 of 4 failed \(fp32\)") as refusal:
+        self_test(Engine(Nothing(), template.content()), Answering(template, golden))
+    assert all(f"frame {index}: expected score" in str(refusal.value) for index in (0, 2, 3))
+
+
+def test_a_verdict_that_flips_is_refused(template):
+    """A score well within the tolerance, on the other side of the image threshold, is refused."""
+    thresholds = template.manifest.thresholds.model_copy(update={"image": 2e-5})
+    manifest = template.manifest.model_copy(update={"thresholds": thresholds})
+    engine, near = Engine(Nothing(), template.content()), Answering(template, [frame(score=4e-5)])
+    assert self_test(engine, near).report.passed
+    near.manifest = manifest
+    with pytest.raises(TemplateError, match="verdict flips"):
+        self_test(engine, near)
+
+
 def test_one_frame_is_kept_for_later(template):
-    """The first golden frame comes back in memory of its own, and answers as it did; without any there is none."""
+    """The first golden frame is kept in memory of its own, and answers as it did; without any there is none."""
     engine, golden = Engine(Nothing(), template.content()), [frame(), frame()]
-    kept = self_test(engine, Answering(template, golden))
-    assert not np.shares_memory(kept.frame, golden[0].frame)
-    assert not np.shares_memory(kept.anomaly_map, golden[0].anomaly_map)
-    check_golden(engine, kept, "here")
-    assert self_test(engine, Answering(template, [])) is None
+    proof = self_test(engine, Answering(template, golden))
+    assert (len(proof.report.frames), proof.report.passed) == (2, True)
+    assert not np.shares_memory(proof.kept.golden.frame, golden[0].frame)
+    assert not np.shares_memory(proof.kept.golden.anomaly_map, golden[0].anomaly_map)
+    check_golden(engine, proof.kept, "here")
+    assert self_test(engine, Answering(template, [])).kept is None
 
 
 @pytest.mark.parametrize("golden", [frame(score=0.01), frame(peak=0.01)])
 def test_a_golden_frame_that_comes_out_differently_later(template, golden):
     """An engine that no longer answers as at calibration is named with the place that was asked."""
-    with pytest.raises(TemplateError, match="here: expected score"):
-        check_golden(Engine(Nothing(), template.content()), golden, "here")
+    with pytest.raises(TemplateError, match="here: golden frame 0 of 1 failed"):
+        check_golden(Engine(Nothing(), template.content()), keep(golden, law_of([golden], None)), "here")
 
 
 def test_another_version_is_refused(template):

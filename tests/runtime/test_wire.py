@@ -15,20 +15,27 @@ from runtime.errors import WireError
 from runtime.frame import Clock, FrameHeader, PixelFormat
 from runtime.header import MAX_PART_ID_BYTES, MAX_TEXT_BYTES, REFUSALS, U64
 from runtime.inspection import ErrorWord, Inspection, MapInfo, Verdict
+from runtime.triggers import TriggerHeader
 from runtime.wire import (
     Receipt,
     decode_frame,
     decode_receipt,
     decode_result,
+    decode_trigger,
     encode_frame,
     encode_receipt,
     encode_result,
+    encode_trigger,
 )
 
 VECTORS = Path(__file__).parents[1] / "vectors"
-DECODE: dict[str, Any] = {"frame": decode_frame, "receipt": decode_receipt, "result": decode_result}
-ENCODE: dict[str, Any] = {"frame": encode_frame, "receipt": encode_receipt, "result": encode_result}
-CLASSES: dict[str, Any] = {"frame": FrameHeader, "receipt": Receipt, "result": Inspection}
+DECODE: dict[str, Any] = {
+    "frame": decode_frame, "trigger": decode_trigger, "receipt": decode_receipt, "result": decode_result,
+}  # fmt: skip
+ENCODE: dict[str, Any] = {
+    "frame": encode_frame, "trigger": encode_trigger, "receipt": encode_receipt, "result": encode_result,
+}  # fmt: skip
+CLASSES: dict[str, Any] = {"frame": FrameHeader, "trigger": TriggerHeader, "receipt": Receipt, "result": Inspection}
 ENUMS: dict[str, Any] = {"pixel_format": PixelFormat, "clock": Clock, "verdict": Verdict, "error": ErrorWord}
 
 
@@ -82,7 +89,8 @@ def test_the_vectors_name_every_field_and_every_refusal():
         for vector in _vectors(kind):
             assert set(vector["fields"]) == {field.name for field in fields(cls)}
     words = {vector["refusal"] for vector in _vectors("refused")}
-    assert words == REFUSALS.keys() - {"unknown_camera", "frame_reused", "unrecorded"}  # those need a station
+    of_a_station = {"unknown_camera", "frame_reused", "unrecorded", "no_trigger", "late", "second", "not_ahead"}
+    assert words == REFUSALS.keys() - of_a_station
 
 
 def test_pixels_and_maps_are_views_of_the_parts():
@@ -145,6 +153,7 @@ def _texts(most: int) -> st.SearchStrategy[str]:
 
 
 TEXTS = _texts(MAX_TEXT_BYTES)
+RECIPES = _texts(64)
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 
 FRAMES = st.builds(
@@ -162,6 +171,18 @@ FRAMES = st.builds(
     source=TEXTS,
     simulated=st.booleans(),
     payload_crc32=st.none(),
+    recipe=RECIPES,
+)
+TRIGGERS = st.builds(
+    TriggerHeader,
+    camera=NAMES,
+    trigger_id=U64S,
+    part_id=_texts(MAX_PART_ID_BYTES),
+    recipe=RECIPES,
+    raised_ns=st.none() | U64S,
+    clock=st.sampled_from(Clock),
+    deadline_ms=st.none() | st.integers(1, 600_000),
+    simulated=st.booleans(),
 )
 
 
@@ -171,6 +192,12 @@ def test_every_frame_header_comes_back(header):
     pixels = bytes(header.payload_bytes)
     decoded, payload = decode_frame([*encode_frame(header), pixels])
     assert (decoded, payload) == (header, pixels)
+
+
+@given(TRIGGERS)
+def test_every_trigger_comes_back(header):
+    """Whatever a source may say about a trigger reaches the host unchanged."""
+    assert decode_trigger(encode_trigger(header)) == header
 
 
 @st.composite
@@ -209,6 +236,8 @@ def inspections(draw: st.DrawFn) -> Inspection:
             trigger_id=st.none() | U64S,
             part_id=TEXTS,
             historical=st.booleans(),
+            recipe=RECIPES,
+            triggered_ns=st.none() | U64S,
             map=st.none() | map_info,
             preview=st.none() | st.just("jpeg"),
         )
@@ -229,7 +258,7 @@ def test_every_inspection_comes_back(inspection):
 def test_a_receipt_comes_back_or_cannot_be_built(accepted, verdict, error, reason, number):
     """Every receipt that can exist comes back; one that mixes refusal and verdict cannot exist."""
     values = {"camera": "top", "session": number, "frame_id": U64 - number, "accepted": accepted, "reason": reason}
-    values |= {"verdict": verdict, "error": error, "seq": number}
+    values |= {"verdict": verdict, "error": error, "seq": number, "message": "trigger", "trigger_id": number}
     undecided = error is not ErrorWord.NONE
     if bool(reason) is accepted or (verdict != 0) is not accepted or (verdict == 3) is not undecided:
         with pytest.raises(ValueError, match="found"):

@@ -17,9 +17,20 @@ from hypothesis import strategies as st
 
 from runtime.errors import WireError
 from runtime.header import MAX_SIDE_PX, REFUSALS, U64
-from runtime.wire import FRAME_TOPIC, RECEIPT_TOPIC, RESULT_TOPIC_PREFIX, decode_frame, decode_receipt, decode_result
+from runtime.wire import (
+    FRAME_TOPIC,
+    RECEIPT_TOPIC,
+    RESULT_TOPIC_PREFIX,
+    TRIGGER_TOPIC,
+    decode_frame,
+    decode_receipt,
+    decode_result,
+    decode_trigger,
+)
 
-DECODE: dict[str, Any] = {"frame": decode_frame, "receipt": decode_receipt, "result": decode_result}
+DECODE: dict[str, Any] = {
+    "frame": decode_frame, "trigger": decode_trigger, "receipt": decode_receipt, "result": decode_result,
+}  # fmt: skip
 VECTORS = Path(__file__).parents[1] / "vectors"
 MESSAGES = [
     pytest.param(kind, [bytes.fromhex(part) for part in vector["parts"]], id=f"{kind}-{vector['name']}")
@@ -184,6 +195,7 @@ def test_a_missing_field_is_refused_or_has_its_default(kind, parts):
     """Without a required field there is no message; schema and version are refused by their own words."""
     required = {
         "frame": {"camera", "session", "frame_id", "height", "width", "pixel_format", "acquired_ns"},
+        "trigger": {"camera", "trigger_id"},
         "receipt": {"camera", "session", "frame_id", "accepted", "reason", "seq", "verdict", "error"},
         "result": {
             "result_id",
@@ -209,7 +221,9 @@ SCALARS = (
     st.none() | st.booleans() | st.integers(-(2**63), U64) | st.floats() | st.text(max_size=20) | st.binary(max_size=9)
 )
 VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner))
-TOPICS = st.sampled_from([FRAME_TOPIC, RECEIPT_TOPIC, RESULT_TOPIC_PREFIX + b"cell-4.top"]) | st.binary(max_size=30)
+TOPICS = st.sampled_from([FRAME_TOPIC, TRIGGER_TOPIC, RECEIPT_TOPIC, RESULT_TOPIC_PREFIX + b"cell-4.top"]) | st.binary(
+    max_size=30
+)
 
 
 @given(st.sampled_from(sorted(DECODE)), TOPICS, st.lists(st.binary(max_size=200), max_size=4))

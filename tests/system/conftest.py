@@ -28,7 +28,7 @@ def prepare(folder: Path, settings: Mapping[str, Any] | None = None, **fields: A
     put_template(Store.create(folder / "store"), Faulty(), 0.5, settings)
     camera = {"product": PRODUCT, "detector": "faulty", "deadline_ms": FAR_DEADLINE_MS, "queue": 256}
     # Frames of these tests are drawn: flat, or sent again and again.
-    camera |= {"exposure": None, "repeat_limit": None}
+    camera |= {"exposure": None, "repeat_limit": None, "triggers": "with_frame", "recipes": {}}
     camera |= {key: fields.pop(key) for key in camera.keys() & fields.keys()}
     names = fields.pop("names", ("top",))
     # Slots for 256 waiting frames of 32 MiB would be 8 GiB of address space.

@@ -18,7 +18,8 @@ import msgpack
 from runtime.frame import Clock, FrameHeader, PixelFormat
 from runtime.header import U64
 from runtime.inspection import ErrorWord, Inspection, MapInfo, Verdict
-from runtime.wire import Receipt, encode_frame, encode_receipt, encode_result
+from runtime.triggers import TriggerHeader
+from runtime.wire import Receipt, encode_frame, encode_receipt, encode_result, encode_trigger
 
 HERE = Path(__file__).parent
 Vector = dict[str, Any]
@@ -40,7 +41,9 @@ RGB8 = FrameHeader(
     source="good/000.png",
     simulated=True,
     payload_crc32=zlib.crc32(RGB8_PIXELS),
+    recipe="m4-nut-left",
 )
+TRIGGER = TriggerHeader(camera="top", trigger_id=42, part_id="SN-0042", raised_ns=MONO8.acquired_ns - 5_000_000)
 #: A 2 x 3 map, most anomalous in its last pixel; every value is exact in float16.
 MAP_VALUES = (0.0, 0.125, 0.25, 0.5, 1.0, 2.5)
 RAW_MAP = struct.pack("<6e", *MAP_VALUES)
@@ -109,7 +112,7 @@ def _vector(name: str, about: str, parts: list[bytes], value: Any, *, encodes: b
 def frames() -> list[Vector]:
     """Return frame messages that are accepted."""
     topic, sealed = encode_frame(MONO8)
-    optional = dict.fromkeys(("clock", "trigger_id", "part_id", "source", "simulated", "payload_crc32"), ...)
+    optional = dict.fromkeys(("clock", "trigger_id", "part_id", "source", "simulated", "payload_crc32", "recipe"), ...)
     later = _changed(sealed, version=[1, 7], exposure_us=180, region={"x": 0, "y": 0})
     wide = _widened(sealed)
     return [
@@ -123,7 +126,31 @@ def frames() -> list[Vector]:
             encodes=False,
         ),
         _vector("later_minor", "unknown fields are ignored", [topic, later, MONO8_PIXELS], MONO8, encodes=False),
+        _vector(
+            "version_1_0", "the version before", [topic, _older(sealed, "recipe"), MONO8_PIXELS], MONO8, encodes=False
+        ),
         _vector("wide_integers", "integers in 64-bit form", [topic, wide, MONO8_PIXELS], MONO8, encodes=False),
+    ]
+
+
+def _older(sealed: bytes, *missing: str) -> bytes:
+    """Return a header as version 1.0 wrote it, without the fields it did not know."""
+    return _changed(sealed, version=[1, 0], **dict.fromkeys(missing, ...))
+
+
+def triggers() -> list[Vector]:
+    """Return trigger messages that are accepted."""
+    topic, sealed = encode_trigger(TRIGGER)
+    largest = TriggerHeader(
+        camera="cell-4_left", trigger_id=U64, part_id="SN-0001/Ä", recipe="m4-nut-left", raised_ns=U64,
+        clock=Clock.PTP, deadline_ms=600_000, simulated=True,
+    )  # fmt: skip
+    bare = TriggerHeader(camera="top", trigger_id=0)
+    required = _changed(encode_trigger(bare)[1], **dict.fromkeys(list(asdict(bare))[2:], ...))
+    return [
+        _vector("part", "a part with its serial number", [topic, sealed], TRIGGER),
+        _vector("all_fields", "every field, largest numbers", encode_trigger(largest), largest),
+        _vector("required_only", "optional fields absent", [topic, required], bare, encodes=False),
     ]
 
 
@@ -150,10 +177,18 @@ def receipts() -> list[Vector]:
         error=ErrorWord.DETECTOR_TIMEOUT,
     )
     refused = Receipt(camera="", session=0, frame_id=0, accepted=False, reason="header_crc")
+    alone = Receipt(
+        camera="top", session=0, frame_id=0, accepted=True, seq=3, verdict=Verdict.NOT_DECIDABLE,
+        error=ErrorWord.CAMERA_LOST, message="trigger", trigger_id=42,
+    )  # fmt: skip
+    topic, sealed = encode_receipt(accepted)
+    older = [topic, _older(sealed, "message", "trigger_id")]
     return [
         _vector("accepted", "the part is OK", encode_receipt(accepted), accepted),
         _vector("undecided", "no answer in time", encode_receipt(late), late),
         _vector("refused", "the header was damaged", encode_receipt(refused), refused),
+        _vector("trigger", "a trigger whose frame never came", encode_receipt(alone), alone),
+        _vector("version_1_0", "the version before", older, accepted, encodes=False),
     ]
 
 
@@ -174,12 +209,23 @@ def results() -> list[Vector]:
             | {"trigger_id": 41, "part_id": "SN-0003", "source": "bad/003.png", "simulated": True}
         )
     )
+    alone = Inspection(
+        result_id="9f86d081884c7d65-4", seq=4, station="cell-4", camera="top", session=0, frame_id=0,
+        verdict=Verdict.NOT_DECIDABLE, error=ErrorWord.CAMERA_LOST, error_detail="no frame within 1000 ms",
+        product="m4-nut", detector="hetmm", detector_version="0.1.0", template="5e" * 32,
+        received_ns=MONO8.acquired_ns, published_ns=MONO8.acquired_ns + 1_000_000_000, latency_us=1_000_000,
+        trigger_id=42, part_id="SN-0042", recipe="m4-nut", triggered_ns=TRIGGER.raised_ns,
+    )  # fmt: skip
+    topic, sealed = encode_result(OK)
+    older = [topic, _older(sealed, "recipe", "triggered_ns"), RAW_MAP]
     pixels = _png16((0, 1, 256, 4096, 32768, 65535), 2, 3)
     return [
         _vector("ok_raw_map", "a good part", [*encode_result(OK), RAW_MAP], OK),
         _vector("not_ok_map_preview", "a bad part", [*encode_result(not_ok), RAW_MAP, PREVIEW], not_ok),
         _vector("not_ok_png16", "the map as PNG", [*encode_result(as_png), pixels], as_png),
         _vector("not_decidable", "no answer in time: no score, no map", encode_result(late), late),
+        _vector("camera_lost", "a trigger whose frame never came", encode_result(alone), alone),
+        _vector("version_1_0", "the version before", older, OK, encodes=False),
     ]
 
 
@@ -217,6 +263,18 @@ def _refused_frames() -> list[tuple[str, str, list[bytes]]]:
     ]
 
 
+def _refused_triggers() -> list[tuple[str, str, str, list[bytes]]]:
+    topic, sealed = encode_trigger(TRIGGER)
+    return [
+        ("trigger", "parts", "a payload", [topic, sealed, b""]),
+        ("trigger", "topic", "topic of a frame", [b"ead.v1.frame", sealed]),
+        ("trigger", "schema", "schema of a frame", [topic, _changed(sealed, schema="edgead.frame")]),
+        ("trigger", "field", "no number", [topic, _changed(sealed, trigger_id=None)]),
+        ("trigger", "field", "a deadline of no time", [topic, _changed(sealed, deadline_ms=0)]),
+        ("trigger", "field", "a recipe of 65 bytes", [topic, _changed(sealed, recipe="r" * 65)]),
+    ]
+
+
 def _refused_answers() -> list[tuple[str, str, str, list[bytes]]]:
     receipt_topic, receipt = encode_receipt(
         Receipt(camera="top", session=1, frame_id=2, accepted=True, seq=3, verdict=Verdict.NOT_OK)
@@ -245,7 +303,7 @@ def _refused_answers() -> list[tuple[str, str, str, list[bytes]]]:
 
 def refused() -> list[Vector]:
     """Return messages of every kind that must be refused, with the word."""
-    cases = [("frame", *case) for case in _refused_frames()] + _refused_answers()
+    cases = [("frame", *case) for case in _refused_frames()] + _refused_triggers() + _refused_answers()
     return [
         {"kind": kind, "refusal": word, "about": about, "parts": [part.hex() for part in parts]}
         for kind, word, about, parts in cases
@@ -253,8 +311,9 @@ def refused() -> list[Vector]:
 
 
 def main() -> None:
-    """Write the four files."""
-    for name, vectors in (("frame", frames()), ("receipt", receipts()), ("result", results()), ("refused", refused())):
+    """Write the five files."""
+    files = {"frame": frames(), "trigger": triggers(), "receipt": receipts(), "result": results(), "refused": refused()}
+    for name, vectors in files.items():
         (HERE / f"{name}.json").write_text(json.dumps(vectors, indent=1, ensure_ascii=True) + "\n")
 
 

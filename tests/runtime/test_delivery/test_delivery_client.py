@@ -201,6 +201,19 @@ def test_leaving_a_loop_early_leaves_its_result_unacknowledged(processes):
         assert [each.seq for each in results] == [5]
 
 
+def test_a_slow_reader_of_a_long_backlog_acknowledges_as_it_goes(processes, until):
+    """With a hundred results waiting to be read, what is processed is acknowledged within a moment, not in batches."""
+    processes.serve(parts_per_s=5000, parts=100)
+    until(lambda: status(processes).get("made") == 100)
+    with subscribe(processes.address, "mes", timeout_s=10, from_oldest=True) as results:
+        for each in results:
+            time.sleep(0.08)
+            if each.seq == 12:
+                break
+        until(lambda: status(processes)["subscribers"]["mes"]["acked"] >= 6, 3)
+        assert status(processes)["subscribers"]["mes"]["acked"] < 12
+
+
 def test_batches_are_acknowledged_by_their_last(processes):
     """`receive` acknowledges nothing by itself: a batch broken off comes again whole."""
     processes.serve(parts_per_s=2000, parts=60)

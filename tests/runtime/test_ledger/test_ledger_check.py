@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import shutil
 import sqlite3
 from contextlib import closing
@@ -14,11 +15,11 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from runtime.inspection import ErrorWord, Verdict
-from runtime.ledger import Event, Ledger, Outbox, Retention, check, evidence, prune
+from runtime.ledger import Event, Ledger, Outbox, Reader, Retention, check, evidence, prune
 from runtime.ledger.chain import Head, link
 from runtime.ledger.errors import LedgerError
 from runtime.ledger.removal import forget
-from runtime.ledger.schema import COLUMNS
+from runtime.ledger.schema import COLUMNS, PAGE_BYTES
 
 COLUMN_NAMES = [(table, name) for table, names in COLUMNS.items() for name in ("record", *names, "hash")]
 COLUMN_NAMES += [("head", name) for name in ("station", "record", "seq", "hash", "totals")]
@@ -245,6 +246,60 @@ def test_a_damaged_page_is_named(tampered):
         damaged[page * 4096 : page * 4096 + 64] = b"\xa5" * 64
         path.write_bytes(damaged)
         assert check(path, now_ns=0), page
+
+
+def test_records_on_a_damaged_page_are_named(line, path):
+    """One leaf page of noise deep inside: the check names the table and exactly the records that cannot be read."""
+    line.parts(2000)
+    line.ledger.close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("VACUUM")
+        rows = connection.execute("SELECT record, header FROM inspections ORDER BY record").fetchall()
+    data = bytearray(path.read_bytes())
+    page = bytes(data).index(rows[len(rows) // 2][1]) // PAGE_BYTES * PAGE_BYTES
+    data[page : page + PAGE_BYTES] = b"\xa5" * PAGE_BYTES
+    path.write_bytes(data)
+    there = [record for record, header in rows if header in bytes(data)]
+    lost = sorted({record for record, _ in rows} - set(there))
+    problems = check(path, now_ns=0)
+    assert {each.kind for each in problems} == {"file"}
+    (named,) = [each for each in problems if each.record]
+    found = re.fullmatch(r"inspections: expected to read all, found those of (\d+) to (\d+) on a damaged.*", named.what)
+    first, last = (int(number) for number in found.groups())
+    assert named.record == first
+    assert max(record for record in there if record < lost[0]) < first <= lost[0]
+    assert lost[-1] <= last < min(record for record in there if record > lost[-1])
+
+
+def test_a_damaged_index_leaves_every_record(tampered):
+    """Where only an index is damaged the check says that every record can be read, and so they can."""
+    path = tampered()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("VACUUM")
+        root = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'frame_keys'").fetchone()[0]
+    data = bytearray(path.read_bytes())
+    data[(root - 1) * PAGE_BYTES : root * PAGE_BYTES] = b"\xa5" * PAGE_BYTES
+    path.write_bytes(data)
+    problems = check(path, now_ns=0)
+    assert str(problems[-1]).startswith("file: every record can still be read")
+    with Reader(path) as reader:
+        assert list(reader.inspections())
+
+
+def test_a_file_that_is_no_database_is_told_what_to_do(path):
+    """A check of noise names the file and what to do with it, and does not send its reader back to itself."""
+    path.parent.mkdir()
+    path.write_bytes(b"\xa5" * 8192)
+    (problem,) = check(path)
+    assert problem.kind == "file"
+    assert "move it away" in str(problem)
+    assert "ledger check" not in str(problem)
+
+
+def test_no_ledger_is_no_proof(path):
+    """A check of a ledger that is not there is refused as reading it is, not answered with a problem."""
+    with pytest.raises(LedgerError, match="found none"):
+        check(path)
 
 
 def test_a_ledger_in_ruins_gives_a_short_list(tampered):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from runtime.inspection import Verdict
 from runtime.ledger import (
     EvidencePolicy,
     Ledger,
+    LedgerError,
     LedgerFull,
     Outbox,
     Reader,
@@ -25,6 +29,7 @@ from runtime.ledger import (
 )
 from runtime.ledger import removal as removal_module
 from runtime.ledger import writer as writer_module
+from runtime.ledger.errors import told
 
 FULL = Path(__file__).parent / "full.py"
 
@@ -45,6 +50,73 @@ def fill(line):
 def free(line):
     """Let the ledger's file grow again."""
     line.ledger.journal.connection.execute("PRAGMA max_page_count = 1000000")
+
+
+def test_leaving_holds_on_a_full_disk(line, path):
+    """A subscriber that leaves on a full disk is owed nothing from then on; it is written once there is room."""
+    box = Outbox(line.ledger)
+    box.register("mes")
+    box.register("display")
+    fill(line)
+    box.unregister("mes")
+    assert box.names() == ["display"]
+    with pytest.raises(LedgerError, match="register it first"):
+        box.lag("mes")
+    with pytest.raises(LedgerFull):
+        box.register("mes")
+    assert box.names() == ["display"]
+    free(line)
+    line.ledger.commit()
+    with Reader(path) as reader:
+        events = [(each.kind, each.detail.get("subscriber")) for each in reader.events()]
+    assert events.count(("unregistered", "mes")) == 1
+    assert box.register("mes")
+    assert box.names() == ["display", "mes"]
+    assert check(path, now_ns=0) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (OSError(errno.EROFS, "Read-only file system"), "mounted read-only"),
+        (OSError(errno.EIO, "Input/output error"), "look at the disk"),
+        (OSError(errno.EACCES, "Permission denied"), "the user who runs this"),
+        (OSError(errno.EMFILE, "Too many open files"), "raise the limit"),
+        (OSError(errno.EISDIR, "Is a directory"), "Is a directory"),
+        (OSError(errno.ENOSPC, "No space left on device"), "free the disk"),
+    ],
+)
+def test_the_advice_fits_what_went_wrong(error, advice, path):
+    """Each trouble of the system is told with what mends it, and none with a check that could not help."""
+    with pytest.raises(LedgerError, match=advice) as caught, told("write", path):
+        raise error
+    assert "ledger check" not in str(caught.value)
+    assert isinstance(caught.value, LedgerFull) == (error.errno == errno.ENOSPC)
+
+
+def test_the_advice_fits_what_sqlite_says(path):
+    """A locked database names the other program, a damaged one the check, a missing one its folder."""
+    path.parent.mkdir()
+    for make, advice in ((_lock, "another program"), (_damage, "begins a new ledger"), (_lose, "belong to")):
+        with pytest.raises(LedgerError, match=advice), told("read", path):
+            make(path)
+
+
+def _lock(path):
+    with closing(sqlite3.connect(path)) as one, closing(sqlite3.connect(path, timeout=0)) as other:
+        one.execute("BEGIN EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+
+
+def _damage(path):
+    path.write_bytes(b"\xa5" * 8192)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("SELECT * FROM sqlite_master")
+
+
+def _lose(path):
+    with closing(sqlite3.connect(f"file:{path.parent / 'nosuch' / 'x'}?mode=ro", uri=True)) as connection:
+        connection.execute("SELECT 1")
 
 
 def test_a_full_disk_is_told_and_costs_nothing(line, path):

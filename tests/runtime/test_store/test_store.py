@@ -136,6 +136,29 @@ def test_rollback_walks_back_and_can_be_walked_again(store, abc):
     assert store.verify() == []
 
 
+def test_undo_goes_back_to_what_was_active_before(store, abc):
+    """What failed is rolled back, so that a later rollback does not bring it again; who and why are in the log."""
+    a, b, c = abc
+    product, detector = "cap", "hetmm"
+    for digest in (b, c):  # a is active to begin with
+        store.activate(digest, who="test")
+    assert store.undo(c, b, who="guard", why="too many NotOK")
+    entry = store.log(product, detector)[-1][0]
+    assert (entry.action, entry.who, entry.why, entry.new) == ("rollback", "guard", "too many NotOK", b)
+    assert store.rollback(product, detector, who="test").new == a
+
+
+def test_undo_leaves_somebody_elses_choice_alone(store, abc):
+    """Where another template is active by now nothing is written; one never active before is activated."""
+    a, b, c = abc
+    product, detector = "cap", "hetmm"
+    before = len(store.log(product, detector))
+    assert not store.undo(b, c, who="guard", why="")
+    assert len(store.log(product, detector)) == before
+    assert store.undo(a, c, who="guard", why="")
+    assert store.log(product, detector)[-1][0].action == "activate"
+
+
 def test_rollback_of_a_return_is_not_a_circle(store, abc):
     """After a, b, a two rollbacks give b and a, and a third has nowhere to go."""
     a, b, _ = abc

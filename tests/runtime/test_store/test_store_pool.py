@@ -15,7 +15,7 @@ from runtime.integrity import Problem
 from runtime.manifest import DetectorIdentity, Thresholds, decode_manifest, encode_manifest
 from runtime.store import Store
 from runtime.testing.nothing import Nothing
-from runtime.worker import _load
+from runtime.worker import load
 
 
 def missing(store, template):
@@ -133,7 +133,7 @@ def test_archive_without_its_pool_is_refused(store, sample, tmp_path):
         Store.create(tmp_path / "other").import_(file, who="test")
 
 
-def test_worker_never_reads_the_pool(store):
+def test_worker_never_reads_the_pool(store, tmp_path):
     """With the pool's object gone a worker loads as before; verify names what is missing, for the templates it hits."""
     content = Nothing().calibrate([], Nothing.settings_model(), DetectorContext())
     template = store.put_template(
@@ -145,9 +145,10 @@ def test_worker_never_reads_the_pool(store):
     store.activate(template.digest, who="test")
     gone = missing(store, template)
     setup = {"builtins": ("runtime.testing.nothing",), "detector": "nothing", "store": str(store.root)}
-    engine, golden = _load(setup | {"template": template.digest, "device": "cpu", "threads": 1})
-    assert engine.infer(np.zeros((8, 8), np.uint8)).score == 0
-    assert golden is None
+    eager = {"backend": "eager", "precision": "fp32", "folder": str(tmp_path), "most_mb": 1}
+    chosen = load(setup | {"template": template.digest, "device": "cpu", "threads": 1, "engine": eager})
+    assert chosen.engine.infer(np.zeros((8, 8), np.uint8)).score == 0
+    assert chosen.proof.kept is None
     (problem,) = store.verify()
     assert isinstance(problem, Problem)
     assert (problem.path, problem.templates) == (gone, (template.digest,))
