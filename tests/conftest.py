@@ -44,8 +44,12 @@ def find_reference() -> Path:
     return Path(os.environ.get("EDGEAD_REFERENCE") or REPOSITORY.parent / "shared" / "reference")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests marked ``data``, with the reason, where the image sets are not there."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave ``endurance`` out unless ``-m`` names it; skip ``data``, with the reason, where the image sets are not."""
+    if "endurance" not in config.getoption("-m"):
+        endurance = [item for item in items if item.get_closest_marker("endurance")]
+        items[:] = [item for item in items if item not in endurance]
+        config.hook.pytest_deselected(items=endurance)
     folder = find_data()
     if folder.is_dir():
         return

@@ -98,6 +98,7 @@ def test_a_run_through_chaos_loses_nothing(finished):
 
 
 @pytest.mark.slow
+@pytest.mark.endurance
 @pytest.mark.timeout(1500)
 def test_twenty_thousand_triggers(tmp_path):
     """The same holds for 20,000 triggers and five SIGKILLs of the host."""

@@ -103,7 +103,8 @@ def test_killed_while_it_changes_its_template(station, tmp_path, digests):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
+@pytest.mark.endurance
+@pytest.mark.timeout(3600)
 def test_killed_a_thousand_times_while_it_changes_its_template(station, tmp_path, digests):
     """The same holds for a thousand kills."""
     seen, results = kill_often(station, tmp_path, digests, 1000)

@@ -18,7 +18,6 @@ from runtime.testing.station import PATIENCE_S, PRODUCT, local_station
 from runtime.testing.swapping import PLUGINS, edit, make_station, part, with_threshold
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(3600)]
-SWAPS = 100
 RATE = 50
 #: Parts without any swap, for comparison, before and after.
 CALM_S = 15.0
@@ -26,7 +25,8 @@ CALM_S = 15.0
 SWAP_S = 600.0
 
 
-def test_a_hundred_swaps(tmp_path, capsys):
+@pytest.mark.parametrize("swaps", [6, pytest.param(100, marks=pytest.mark.endurance)])
+def test_swaps_in_a_stream(swaps, tmp_path, capsys):
     """Sequence gap-free, one detector version and digest each, both detectors and both versions of each seen."""
     guard = {"parts": 10, "latency": None}
     worker = {"threads": 1, "start_timeout_s": SWAP_S}
@@ -43,7 +43,7 @@ def test_a_hundred_swaps(tmp_path, capsys):
         with PacedLine(station, RATE, lambda number: parts[number % len(parts)]) as line:
             station.wait(lambda status: status["inspections"] >= RATE * CALM_S)
             calm = line.sent
-            for detector, version in itertools.islice(steps, SWAPS):
+            for detector, version in itertools.islice(steps, swaps):
                 store.activate(versions[detector][version], who="test")
                 edit(path, detector=detector)
                 request = ask(address, {"op": "apply", "who": "test"}, PATIENCE_S)["id"]
@@ -66,12 +66,12 @@ def test_a_hundred_swaps(tmp_path, capsys):
     assert check(ledger.file, folder=ledger.evidence_folder) == []
     with Reader(ledger.file) as reader:
         kept = [each.detail for each in reader.events(kind="swap") if each.detail["step"] == "kept"]
-    assert len(kept) == SWAPS
+    assert len(kept) == swaps
     during, without = found[calm:swapped], found[:calm] + found[swapped:]
     with capsys.disabled():
         p99, calm_p99 = percentile_ms(during, 99), percentile_ms(without, 99)
         print(  # noqa: T201 -- the figure is asserted nowhere: it depends on who else uses the machine
-            f"\n{SWAPS} swaps, {len(found)} parts: p99 {p99:.2f} ms during, {calm_p99:.2f} ms without, "
+            f"\n{swaps} swaps, {len(found)} parts: p99 {p99:.2f} ms during, {calm_p99:.2f} ms without, "
             f"ratio {p99 / calm_p99:.2f}; p50 {percentile_ms(during, 50):.2f}, {percentile_ms(without, 50):.2f} ms"
         )
 

@@ -113,7 +113,7 @@ class Plc:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-@pytest.mark.parametrize(("cycles", "kills"), [(500, 3), (5000, 8)])
+@pytest.mark.parametrize(("cycles", "kills"), [(500, 3), pytest.param(5000, 8, marks=pytest.mark.endurance)])
 def test_no_part_without_answer_and_none_answered_twice(cell, outlets, plc, cycles, kills):
     """Station, publisher and PLC are restarted, writes get lost: each trigger has one answer, and its own part."""
     port = peers.free_port()

@@ -264,8 +264,8 @@ async def acknowledge_all(connect, number, rng, progress):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("number", [1000])
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("number", [200, pytest.param(5000, marks=pytest.mark.endurance)])
 def test_every_result_is_acknowledged_once_over_failures(opcua, number):
     """Publisher and station killed, answers and connections lost: each result is shown until taken, none twice."""
     import random
