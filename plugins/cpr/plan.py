@@ -31,7 +31,6 @@ class Plan:
 
     ``pairs``: of each kind from a picture and step; ``remote``: whether there are remote ones. ``pictures``: of one
     pool; ``uses``: of each before the next pool. ``compared``: references a picture is compared with at once.
-    ``share``: how much of the way from the start the heads returned go (``training.temper``).
     ``examinations``: how often the held-out score is taken; ``patience``: of them without gain before training ends.
     """
 
@@ -47,7 +46,6 @@ class Plan:
     warm_up: int
     last_rate: float
     recipe: DefectRecipe
-    share: float = 1.0
     rate: float = 1e-3
     decay: float = 1e-2
     examinations: int = 6
@@ -82,7 +80,7 @@ def plan_of(settings: CprSettings, bytes_a_picture: int) -> Plan:
     else:
         plan = Plan(
             steps=300, batch=16, window=8, pairs=128, remote=False, pictures=512, uses=64, compared=4, from_raw=True,
-            warm_up=20, last_rate=0.05, recipe=DEFECT_RECIPES["varied"], share=0.5,
+            warm_up=20, last_rate=0.05, recipe=DEFECT_RECIPES["varied"],
         )  # fmt: skip
     if settings.train_steps != "auto":
         plan = replace(plan, steps=settings.train_steps)

@@ -67,12 +67,8 @@ def train_heads(
         heads = _start(settings, plan, encoded, seed).to(context.device)
         examination = examine(pictures, unseen, encoded.features, context.device) if unseen else None
         run = _Run(settings, plan, pictures, encoded, examination, context=context)
-        start = [straight.detach().clone() for straight in _straight(heads)]
         state = run.train(heads)
-    heads.requires_grad_(requires_grad=False).eval()
-    if start:
-        temper(heads, start, plan.share)
-    heads.cpu()
+    heads.requires_grad_(requires_grad=False).eval().cpu()
     kept = max(state.examined, key=lambda each: (each[1], -each[0]), default=(state.step, 0.0))
     return heads, {
         "training": {
@@ -116,27 +112,6 @@ def start_from_raw(heads: LocalHeads, maps: list[list[Tensor]]) -> None:
             for parameter in (straight.weight, *last.parameters()):
                 parameter.zero_()
             straight.weight[: axes.shape[0], :, 0, 0] = axes.float()
-
-
-def temper(heads: LocalHeads, start: list[Tensor], share: float) -> None:
-    """Go back from the trained heads towards the raw features they began with: ``share`` 1 stays, 0 is the start.
-
-    Features are straight(x) + learnt(x), and learnt is 0 at the start, so that the way back is a straight line in both.
-    Ours, not the paper's: what is learnt from synthetic defects is more than what holds for real ones. On the simulated
-    plates of the tests half of the way tells scratches better than either end, however long the training was.
-    """
-    for straight, first, each in zip(_straight(heads), start, heads, strict=True):
-        last = cast("nn.Conv2d", cast("LocalHead", each).layers[-1])
-        with torch.no_grad():
-            straight.copy_(first + share * (straight - first))
-            for parameter in last.parameters():
-                parameter.mul_(share)
-
-
-def _straight(heads: LocalHeads) -> list[Tensor]:
-    """Return the weights of the heads' shortcuts; none of heads that began as torch begins."""
-    shortcuts = [cast("LocalHead", each).shortcut for each in heads]
-    return [each.weight for each in shortcuts if each is not None]
 
 
 def _some_maps(encoded: Encoded) -> list[list[Tensor]]:

