@@ -12,6 +12,7 @@ number below 2**63 looks like itself.
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -107,9 +108,10 @@ def open_writer(path: Path) -> sqlite3.Connection:
     """
     with told("open", path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists() or path.stat().st_size == 0:
+            _begin(path)
         connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_S)
         try:
-            connection.execute(f"PRAGMA page_size={PAGE_BYTES}")  # heeded only while the file is empty
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=NORMAL")
             connection.execute("PRAGMA wal_autocheckpoint=0")  # it would sync the disk inside the writer's commit
@@ -121,6 +123,18 @@ def open_writer(path: Path) -> sqlite3.Connection:
             connection.close()
             raise
     return connection
+
+
+def _begin(path: Path) -> None:
+    """Make a new ledger under another name: one killed here leaves none, not a file that only a writer can repair."""
+    new = path.with_name(f"{path.name}.new")
+    for leftover in ("", "-journal", "-wal", "-shm"):
+        new.with_name(new.name + leftover).unlink(missing_ok=True)
+    with closing(sqlite3.connect(new, isolation_level=None)) as connection:
+        connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
+        connection.execute("PRAGMA journal_mode=WAL")
+        _create(connection)
+    new.replace(path)
 
 
 def open_reader(path: Path) -> sqlite3.Connection:
