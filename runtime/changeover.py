@@ -32,6 +32,8 @@ log = logging.getLogger("edgead.host")
 MOST_SHOWN = 20
 #: Longest reason written into the store's log, in characters.
 _MOST_WHY = 500
+#: Plans made at a time: each may read a whole bank, and whoever asks for more need not have them wait in memory.
+MOST_PLANS = 4
 _STOPPING = "the station is stopping"
 
 
@@ -80,6 +82,7 @@ class Changeover:
         self._ids = itertools.count(1)
         self._checking: Apply | None = None
         self._again = False
+        self._plans = 0
         self._arrived: list[tuple[Apply, Wanted]] = []
         self._is_stopping = False
 
@@ -117,10 +120,17 @@ class Changeover:
             log.warning("SIGHUP: %s", error)
 
     def plan(self, file: str | None, answer: Callable[[dict[str, Any]], None]) -> None:
-        """Read the station file and answer what it would change. Raises ``ConfigError`` as ``apply`` does."""
+        """Read the station file and answer what it would change. Raises ``ConfigError`` as ``apply`` does.
+
+        And where ``MOST_PLANS`` are being made already.
+        """
         path, running, templates = self._expect_file(file), self.station, self._templates()
+        if self._plans >= MOST_PLANS:
+            raise ConfigError(f"expected at most {MOST_PLANS} plans at a time, found {self._plans}: ask again")
+        self._plans += 1
 
         def done(result: Wanted | EdgeadError) -> None:
+            self._plans -= 1
             if isinstance(result, EdgeadError):
                 answer({"ok": False, "error": str(result)})
             else:
@@ -131,7 +141,8 @@ class Changeover:
     def _expect_file(self, file: str | None) -> Path:
         if self._path is None:
             raise ConfigError("the host was started without a station file: there is nothing to read again")
-        if file is not None and Path(file).resolve() != self._path:
+        # As text: a path that somebody sends may be none, or lie on a disk that does not answer.
+        if file is not None and file != str(self._path):
             raise ConfigError(f"expected the station file this host was started with, {self._path}, found {file}")
         return self._path
 
@@ -187,12 +198,14 @@ class Changeover:
         why = shortage(assignment, self._routes.living())
         if assignment.recipe and self._routes.post((assignment.name, "")) is None:
             why = "its camera was refused"
+        if why is None:
+            try:
+                self._routes.add(assignment)
+            except OSError as error:
+                why = f"no shared memory for its frames: {error}"
         if why is not None:
-            log.warning("%s: %s is refused: %s", assignment.label, assignment.detector, why)
-            swap = self._swap(request, assignment, assignment)
-            self._routes.note(assignment.name, Event.SWAP, swap.move(SwapState.REFUSED, why))
+            self._turn_down(self._swap(request, assignment, assignment), why)
             return
-        self._routes.add(assignment)
         detail = {"camera": assignment.name, "recipe": assignment.recipe, **assignment.described()}
         self._routes.note(assignment.name, Event.IN_USE, detail)
 
@@ -203,6 +216,7 @@ class Changeover:
         coming = post.coming
         if coming is not None and coming.setup == setup and post.preparing is not None:
             coming.configure(assignment)
+            post.preparing.after = assignment  # its guard may be another
             request.swaps.append(post.preparing.id)
             return []
         if post.lane.setup == setup:
@@ -214,7 +228,10 @@ class Changeover:
             post.lane.configure(assignment)
             return answers
         answers = post.cancel("another change came before it was ready", now_ns)
-        self._waiting.append(self._swap(request, post.lane.assignment, assignment))
+        if post.lane.setup == setup:  # what is on duty again after a `swap: stop` that was cut short
+            post.lane.configure(assignment)
+        else:
+            self._waiting.append(self._swap(request, post.lane.assignment, assignment))
         return answers
 
     def _swap(self, request: Apply, before: Assignment, after: Assignment) -> Swap:
@@ -251,10 +268,18 @@ class Changeover:
         swap.before = post.lane.assignment
         why = shortage(swap.after, self._routes.living()) if swap.after.camera.swap == "beside" else None
         if why is not None:
-            log.warning("%s: %s is refused: %s", swap.after.label, swap.after.detector, why)
-            self._routes.note(swap.after.name, Event.SWAP, swap.move(SwapState.REFUSED, why))
+            self._turn_down(swap, why)
             return []
-        return post.begin(swap, now_ns)
+        try:
+            return post.begin(swap, now_ns)
+        except OSError as error:  # no descriptors or address space left: the lane there is goes on
+            self._turn_down(swap, f"no shared memory for its frames: {error}")
+            return []
+
+    def _turn_down(self, swap: Swap, why: str) -> None:
+        """Refuse a swap that has not begun."""
+        log.warning("%s: %s is refused: %s", swap.after.label, swap.after.detector, why)
+        self._routes.note(swap.after.name, Event.SWAP, swap.move(SwapState.REFUSED, why))
 
     def _undo(self, swap: Swap) -> None:
         """Have the store name the old template again, so that a restart does not come up with the one that failed."""

@@ -2,8 +2,8 @@
 
 The file is written, synced and renamed before the choice takes effect. A station without a ledger keeps no such file,
 so it takes no such command: there the recipe must be named in every frame or trigger. A file that cannot be read, or
-names a recipe the station has no longer, leaves the choice open: frames that name none are then NotDecidable,
-bad_command, until somebody picks one.
+names a recipe the station has no longer, or is gone although the ledger tells of a choice, leaves the choice open:
+frames that name none are then NotDecidable, bad_command, until somebody picks one.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from runtime import durable
+from runtime.config import Ledger
 from runtime.errands import Errands
-from runtime.errors import ConfigError, EdgeadError, TemplateError
-from runtime.ledger import Event
+from runtime.errors import ConfigError, EdgeadError, LedgerError, TemplateError
+from runtime.ledger import Event, Reader
 from runtime.route import Route, Routes
 
 log = logging.getLogger("edgead.host")
@@ -53,20 +54,35 @@ def read(folder: Path) -> dict[str, str] | None:
     return dict(cameras)
 
 
-class Chosen:
-    """Picks recipes by command. ``folder``: of the file, None for a station without a ledger; ``errands`` write it."""
+def told_by(ledger: Path) -> dict[str, str] | None:
+    """Return the recipe of each camera as the ledger's events have it, None where it cannot be read."""
+    try:
+        with Reader(ledger) as reader:
+            return {each.detail["camera"]: each.detail["to"] for each in reader.events(kind=Event.RECIPE)}
+    except LedgerError as error:
+        log.error("it is not known which recipes were picked, pick them again: %s", error)  # noqa: TRY400 -- one line
+        return None
 
-    def __init__(self, routes: Routes, folder: Path | None, errands: Errands) -> None:
+
+class Chosen:
+    """Picks recipes by command. ``ledger``: the file lies beside it; None: there is none. ``errands`` write it."""
+
+    def __init__(self, routes: Routes, ledger: Ledger | None, errands: Errands) -> None:
         self._routes = routes
-        self._folder = folder
+        self._folder = None if ledger is None else ledger.path
         self._errands = errands
         self._is_writing = False
-        if folder is not None:
-            self._restore(folder)
+        if ledger is not None:
+            self._restore(ledger)
 
-    def _restore(self, folder: Path) -> None:
+    def _restore(self, ledger: Ledger) -> None:
         """Have each camera with recipes go on with the one picked last."""
-        chosen = read(folder)
+        chosen = read(ledger.path)
+        if chosen == {} and any(len(route.posts) > 1 for route in self._routes.by_camera.values()):
+            told = told_by(ledger.file)
+            if told is None or any(told.values()):  # somebody removed the file
+                log.error("%s is gone, pick the recipes again; the ledger tells of %s", ledger.path / FILE, told)
+                chosen = None
         for route in self._routes.by_camera.values():
             if len(route.posts) == 1 and (chosen is None or not chosen.get(route.name)):
                 continue  # there is only one it could be

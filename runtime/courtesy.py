@@ -24,7 +24,7 @@ _ROUNDS = 5
 
 def hold_back(pid: int) -> None:
     """Hold a process that was just started back until ``let_go``; one that is gone already is no error."""
-    with suppress(ProcessLookupError, PermissionError):
+    with suppress(OSError):  # gone, not allowed, or held to other cores from outside: then it loads as it is
         if may_return():
             os.setpriority(os.PRIO_PROCESS, pid, LOWEST)
             return
@@ -41,8 +41,7 @@ def let_go(pid: int) -> None:
         if not fresh:
             return
         for thread in fresh:
-            with suppress(ProcessLookupError):
-                _release(thread, cores, own)
+            _release(thread, cores, own)
         done |= fresh
 
 
@@ -63,7 +62,9 @@ def _release(thread: int, cores: set[int], own: int) -> None:
             os.setpriority(os.PRIO_PROCESS, thread, own)
         if os.sched_getaffinity(thread) != cores:
             os.sched_setaffinity(thread, cores)
-    except PermissionError as error:
+    except ProcessLookupError:
+        return
+    except OSError as error:  # not allowed, or its cores were taken away from outside
         log.warning("worker %d stays held back: %s; allow LimitNICE=+0 (docs/operations.md)", thread, error)
 
 

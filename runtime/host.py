@@ -39,6 +39,7 @@ from runtime.post import Answers
 from runtime.route import Routes
 from runtime.sockets import Sockets, send
 from runtime.store import Store
+from runtime.supervisor import STOP_S
 from runtime.wake import Call, Wake
 from runtime.wanted import active_templates
 
@@ -98,8 +99,7 @@ class Host:
         self._notifier = Notifier.from_environment()
         with self._wake.signals():
             try:
-                largest = max(lane.answer_bytes for lane in self.routes.living())
-                self._sockets = sockets = Sockets(context, self.station, largest)
+                self._sockets = sockets = Sockets(context, self.station, self._largest_answer())
                 self.outlet.open(sockets)
                 self._open_records()
                 self.intake.open(sockets.frame_messages.receive, self.outlet.records)
@@ -110,12 +110,12 @@ class Host:
     def _open_records(self) -> None:
         """Take up the ledger, and answer what an earlier run that was killed left open."""
         settings = self.station.ledger
-        self._chosen = Chosen(self.routes, settings.path if settings else None, self._quick_errands)
+        if settings is not None:
+            self.outlet.records = records = LedgerRecords(settings, self.station.station, self.run_id)
+        self._chosen = Chosen(self.routes, settings, self._quick_errands)
         self._control = Control(self.status, self.changeover, self._chosen)
         if settings is None:
             return
-        records = LedgerRecords(settings, self.station.station, self.run_id)
-        self.outlet.records = records
         records.note_in_use(self.routes.on_duty())
         self.outlet.answer_lost(records, self.lanes)
         if self._sockets.deliveries is not None:
@@ -132,8 +132,10 @@ class Host:
         try:
             if sockets is not None:
                 self.intake.close(now_ns)
+            give_up = time.monotonic() + STOP_S  # of all together: they were asked at once
             for lane in lanes:  # empty-handed after a drain; not if the loop raised
-                self.outlet.take_answers(lane, lane.stop(time.monotonic_ns()))
+                patience_s = max(0.0, give_up - time.monotonic())
+                self.outlet.take_answers(lane, lane.stop(time.monotonic_ns(), patience_s))
             for lane in self.routes.take_ended():
                 lane.release()
             for errands in (self._errands, self._quick_errands):
@@ -197,6 +199,9 @@ class Host:
         if Call.APPLY in calls and not self.outlet.is_stopping:
             self.changeover.hang_up()
 
+    def _largest_answer(self) -> int:
+        return max(lane.answer_bytes for lane in self.routes.living())
+
     def _idle(self) -> bool:
         return self.intake.waiting == 0 and all(lane.pipeline.unanswered == 0 for lane in self.routes.living())
 
@@ -239,6 +244,7 @@ class Host:
             poller.register(fd, zmq.POLLIN)
         watched.clear()
         watched.update(current)
+        self._sockets.limit_results(self._largest_answer())  # another template may have larger maps
 
     # --- status and requests ------------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from runtime.lifecycle import State
 from runtime.pipeline import WAITING_ERROR, Pipeline, Ticket
 from runtime.readiness import read_device_memory, read_engine
 from runtime.slots import Slots
-from runtime.supervisor import Supervisor
+from runtime.supervisor import STOP_S, Supervisor
 from runtime.tally import Tally
 from runtime.track import Track
 
@@ -212,9 +212,9 @@ class Lane:
         """Give the shared memory back. May take milliseconds: pages that frames have filled are freed."""
         self._slots.close()
 
-    def stop(self, now_ns: int) -> list[Answer]:
-        """Stop the worker, waiting for it; whatever has not left yet leaves undecided."""
-        self.worker.stop()
+    def stop(self, now_ns: int, patience_s: float = STOP_S) -> list[Answer]:
+        """Stop the worker, waiting so long for it; whatever has not left yet leaves undecided."""
+        self.worker.stop(patience_s)
         rest = self.abandon(now_ns, ErrorWord.STOPPING, "the station is stopping")
         self.release()
         return [replace(answer, slot=None) for answer in rest]  # the memory is gone
@@ -246,10 +246,11 @@ class Lane:
 
     def _expired(self, now_ns: int) -> list[Answer]:
         overdue = self.pipeline.expired(now_ns)
-        return [self._undecided(ticket, *self._why_expired(held), now_ns) for ticket, held in overdue]
+        return [self._undecided(ticket, *self._why_expired(ticket, held), now_ns) for ticket, held in overdue]
 
-    def _why_expired(self, held_by_worker: bool) -> tuple[ErrorWord, str]:
-        deadline = f"no answer within {self.camera.deadline_ms} ms"
+    def _why_expired(self, ticket: Ticket, held_by_worker: bool) -> tuple[ErrorWord, str]:
+        # Of the frame itself: its trigger may have asked for less, or come before it, or the camera's was changed.
+        deadline = f"no answer within {(ticket.deadline_ns - ticket.admitted_ns) // 1_000_000} ms of its frame"
         if held_by_worker:
             return ErrorWord.DETECTOR_TIMEOUT, deadline
         return self._waiting_word(), f"{deadline}: worker {self.worker.state}"

@@ -19,6 +19,8 @@ from runtime.wire import Receipt, encode_receipt
 
 log = logging.getLogger("edgead.host")
 
+#: Subscriptions taken before frames and workers are looked at again: a peer may send them without end.
+SUBSCRIPTIONS_PER_TURN = 1000
 #: An inspection, its result message where it is to be published, and who gets a receipt.
 _Outgoing = tuple[Inspection, list[bytes] | None, list[Asker]]
 
@@ -116,8 +118,8 @@ class Outlet:
             log.debug("receipt for frame %d of %s not sent: %s", receipt.frame_id, receipt.camera, error)
 
     def take_subscriptions(self) -> None:
-        """Count who subscribes to the live results and who leaves."""
-        while True:
+        """Count who subscribes to the live results and who leaves, ``SUBSCRIPTIONS_PER_TURN`` at most."""
+        for _ in range(SUBSCRIPTIONS_PER_TURN):
             try:
                 message = self._sockets.results.recv(zmq.NOBLOCK)
             except zmq.Again:

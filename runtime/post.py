@@ -92,11 +92,14 @@ class Post:
     # --- asked for ----------------------------------------------------------------------------------------------
 
     def begin(self, swap: Swap, now_ns: int) -> Answers:
-        """Begin a swap; one that is being prepared is refused first. Returns what that leaves to be answered."""
+        """Begin a swap; one that is being prepared is refused first. Returns what that leaves to be answered.
+
+        Raises ``OSError`` where there is no shared memory for the new lane: then nothing has begun.
+        """
+        fresh = Lane(swap.after, self._tally)
         answers = self.cancel("another change came before it was ready", now_ns)
         self.preparing = swap
         self._tell(swap.event("begin"))
-        fresh = Lane(swap.after, self._tally)
         log.info("%s: preparing %s", swap.after.label, swap.after.detector)
         if swap.after.camera.swap == "beside":
             fresh.worker.courteous = True
@@ -105,8 +108,8 @@ class Post:
         self._end_guard(SwapState.ACTIVE, f"relieved by {swap.id} while it was guarded")
         old, self.lane = self.lane, fresh
         fresh.worker.held = True
-        self._proven = self._proven or old.assignment
-        self._before = old.track.summary()
+        if self._proven is None:  # else what is relieved has not passed its guard: nothing to be measured by
+            self._proven, self._before = old.assignment, old.track.summary()
         self._leave(old, self.warm)
         self.warm = None
         return answers
@@ -219,15 +222,18 @@ class Post:
         if swap is None:
             return []
         log.warning("%s: %s is refused: %s", swap.after.label, swap.after.detector, why)
-        self._tell(swap.move(SwapState.REFUSED, why))
+        answers: Answers = []
         if self.candidate is not None:
             self._leave(self.candidate)
             self.candidate = None
-            return []
-        failed = self.lane
-        self._restore()
-        self._leave(failed)
-        return [(failed, answer) for answer in failed.abandon(now_ns, ErrorWord.ACTIVATION_REFUSED, why)]
+        else:
+            failed = self.lane
+            self._restore()
+            self._leave(failed)
+            answers = [(failed, answer) for answer in failed.abandon(now_ns, ErrorWord.ACTIVATION_REFUSED, why)]
+        swap.before = self.lane.assignment  # the guard may have taken back what was there as the swap began
+        self._tell(swap.move(SwapState.REFUSED, why))
+        return answers
 
     def _roll_back(self, why: str, *, asked: bool = False) -> None:
         bad = self.lane
@@ -237,8 +243,12 @@ class Post:
             self._restore()
         self._leave(bad)
         log.warning("%s: %s is taken back: %s", bad.assignment.label, bad.assignment.detector, why)
-        if self.guarded is not None and not asked:
-            self.undone.append(self.guarded)
+        if self.guarded is not None:
+            self.guarded.before = self.lane.assignment  # what inspects again, and what the store is to name
+            if asked:
+                self.guarded.who = "host"
+            else:
+                self.undone.append(self.guarded)
         self._end_guard(SwapState.ROLLED_BACK, why)
         self._proven = None
 

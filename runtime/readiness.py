@@ -14,7 +14,10 @@ def read_device_memory(record: dict[str, Any]) -> dict[str, int] | None:
     Raises ``KeyError``, ``TypeError`` or ``ValueError`` for anything else, as ``read_engine`` does.
     """
     found = record.get("device_memory")
-    return None if found is None else {name: int(found[name]) for name in ("free", "total", "used")}
+    sizes = None if found is None else {name: found[name] for name in ("free", "total", "used")}
+    if sizes is not None and not all(type(size) is int and size >= 0 for size in sizes.values()):
+        raise ValueError(f"device_memory: expected whole numbers of bytes, found {sizes}")
+    return sizes
 
 
 def read_engine(record: dict[str, Any]) -> dict[str, str] | None:

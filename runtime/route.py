@@ -74,9 +74,12 @@ class Routes:
             self.add(each)
 
     def add(self, assignment: Assignment) -> None:
-        """Set up a post of a camera; its worker starts with the next turn."""
-        route = self.by_camera.setdefault(assignment.name, Route(assignment.name))
-        route.posts[assignment.recipe] = Post(assignment, route.tally)
+        """Set up a post of a camera; its worker starts with the next turn. ``OSError``: no shared memory for it."""
+        route = self.by_camera.get(assignment.name) or Route(assignment.name)
+        route.posts[assignment.recipe] = Post(
+            assignment, route.tally
+        )  # may raise: then there is no camera without post
+        self.by_camera[assignment.name] = route
 
     def remove(self, key: Key, now_ns: int) -> Answers:
         """Give a post up, and its camera with its last post. Returns what is to be answered now."""

@@ -35,10 +35,14 @@ class Slots:
 
     @classmethod
     def create(cls, count: int, frame_bytes: int, answer_bytes: int) -> Slots:
-        """Reserve the memory (host side)."""
+        """Reserve the memory (host side). Raises ``OSError`` where there is none, or no descriptor for it."""
         fd = os.memfd_create("edgead-slots")
-        os.ftruncate(fd, count * (-(-frame_bytes // 64) * 64 + -(-answer_bytes // 64) * 64))
-        return cls(fd, count, frame_bytes, answer_bytes)
+        try:
+            os.ftruncate(fd, count * (-(-frame_bytes // 64) * 64 + -(-answer_bytes // 64) * 64))
+            return cls(fd, count, frame_bytes, answer_bytes)
+        except BaseException:
+            os.close(fd)
+            raise
 
     def frame(self, slot: int, size: int) -> memoryview:
         """Return the first ``size`` bytes of the slot's frame room."""

@@ -44,8 +44,7 @@ class Sockets:
         self.frames.setsockopt(zmq.SNDHWM, RECEIPT_HIGH_WATER)
         self.frame_messages = BoundedReceiver(self.frames, FRAME_PARTS)
         self.results = context.socket(zmq.XPUB)
-        most = min(1000, max(LEAST_RESULTS, RESULT_BUDGET_BYTES // largest_answer_bytes))
-        self.results.setsockopt(zmq.SNDHWM, most)
+        self.limit_results(largest_answer_bytes)
         self.results.setsockopt(zmq.XPUB_VERBOSER, 1)
         self.results.setsockopt(zmq.MAXMSGSIZE, MAX_HEADER_BYTES)
         # Not REP: libzmq's gets out of step, and blocks its reader, when a peer sends anything but a REQ's message.
@@ -64,6 +63,11 @@ class Sockets:
         except StationError:
             self.unlink()
             raise
+
+    def limit_results(self, largest_answer_bytes: int) -> None:
+        """Bound what waits for one live subscriber, those there are included, by the largest map and preview."""
+        most = min(1000, max(LEAST_RESULTS, RESULT_BUDGET_BYTES // largest_answer_bytes))
+        self.results.setsockopt(zmq.SNDHWM, most)
 
     def _bind(self, sock: zmq.Socket[bytes], key: str, address: str) -> None:
         try:

@@ -236,8 +236,14 @@ class Supervisor:
         self._link.send(record)
 
     def dismiss(self) -> None:
-        """Ask the worker to end, without waiting for it: several can end at once."""
+        """Ask the worker to end, without waiting for it: several can end at once. One that only loads is killed.
+
+        It would not hear until it has loaded, and holds memory that the next one needs.
+        """
+        is_loading = self.state in (State.STARTING, State.DEGRADED, State.FAILED)
         self.state = State.STOPPING
+        if is_loading and self._process is not None:
+            self._process.kill()
         if self._link is not None:
             try:
                 self._link.send({"op": "stop"})
@@ -261,13 +267,13 @@ class Supervisor:
             self._kill(process)
         return self._process is None and not self._dying
 
-    def stop(self) -> None:
-        """Ask the worker to end, wait ``STOP_S``, then kill it."""
+    def stop(self, patience_s: float = STOP_S) -> None:
+        """Ask the worker to end, wait so long, then kill it."""
         self.dismiss()
         process, self._process = self._process, None
         if process is not None:
             try:
-                process.wait(STOP_S)
+                process.wait(patience_s)
             except subprocess.TimeoutExpired:
                 log.warning("worker %s: did not stop in %g s, killed", self.name, STOP_S)
                 self._kill(process)

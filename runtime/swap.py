@@ -42,7 +42,10 @@ OPEN = frozenset({SwapState.PREPARING, SwapState.GUARDED})
 
 @dataclass
 class Swap:
-    """``before``, ``after``: what inspected, and what was to. ``apply``: id of the request it belongs to."""
+    """``before``, ``after``: what inspected, and what was to. ``apply``: id of the request it belongs to.
+
+    ``before`` of a swap that was refused or taken back is what inspects now. ``who`` took it back.
+    """
 
     number: int
     apply: str
@@ -50,6 +53,7 @@ class Swap:
     after: Assignment
     state: SwapState = SwapState.PREPARING
     why: str = ""
+    who: str = "guard"
     begun_ns: int = field(default_factory=time.time_ns)
     flipped_ns: int | None = None
     ended_ns: int | None = None
@@ -89,7 +93,7 @@ class Swap:
         if self.why:
             detail["why"] = self.why
         if step == SwapState.ROLLED_BACK:
-            detail["who"] = "guard"
+            detail["who"] = self.who
         return detail
 
     def status(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How a signal or another thread reaches the host's loop: a byte in a socket that the loop polls."""
+"""How a signal or another thread reaches the host's loop: a flag, and a byte in a socket that the loop polls."""
 
 from __future__ import annotations
 
@@ -13,18 +13,22 @@ from typing import Any
 class Call(Enum):
     """What the loop is asked for."""
 
-    STOP = b"s"
+    STOP = "stop"
     """Drain and end."""
-    APPLY = b"a"
+    APPLY = "apply"
     """Read the station file again."""
-    ERRAND = b"e"
+    ERRAND = "errand"
     """An errand is done."""
 
 
 class Wake:
-    """Both ends of the socket. Calls after ``close`` do nothing."""
+    """Both ends of the socket. Calls after ``close`` do nothing.
+
+    What is asked for is a flag, never the byte: a socket that is full takes no byte more, and a stop must not be lost.
+    """
 
     def __init__(self) -> None:
+        self._asked = dict.fromkeys(Call, False)
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
@@ -35,16 +39,18 @@ class Wake:
 
     def call(self, what: Call) -> None:
         """Ask for something; safe from a signal handler and from any thread."""
+        self._asked[what] = True  # before the byte: whoever reads that must find this
         with suppress(OSError):  # it has ended already; a full socket means that it wakes up anyway
-            self._writer.send(what.value)
+            self._writer.send(b"x")
 
     def take(self) -> set[Call]:
         """Return what was asked for since the last call."""
-        try:
-            asked = self._reader.recv(4096)
-        except BlockingIOError:
-            return set()
-        return {call for call in Call if call.value in asked}
+        with suppress(BlockingIOError):
+            self._reader.recv(4096)
+        found = {call for call in Call if self._asked[call]}
+        for call in found:  # one that comes between these two lines brings a byte of its own, and is part of this
+            self._asked[call] = False
+        return found
 
     def close(self) -> None:
         """Close both ends."""

@@ -57,6 +57,7 @@ class PlayedPost:
     def turn(self, ms: int = 0) -> None:
         """Let time pass and take one turn of the loop: read workers, advance lanes, take steps."""
         self.now_ns += ms * MS
+        self._all.update(self.post.lanes())  # one that only loads may be gone at the turn's end
         for lane in [*self.post.lanes()]:
             if lane.worker.link is not None:
                 self._note(lane, list(lane.read_worker(self.now_ns)))

@@ -14,14 +14,17 @@ import numpy as np
 import pytest
 
 from runtime import chosen
+from runtime.changeover import MOST_PLANS
 from runtime.config import load_station
 from runtime.control import ask
+from runtime.errors import ConfigError
 from runtime.host import Host
 from runtime.inspection import ErrorWord
 from runtime.ledger import Reader
 from runtime.lifecycle import State
 from runtime.store import Store
 from runtime.subscriber import ask_status
+from runtime.supervisor import STOP_S
 from runtime.testing.played_worker import PlayedWorker
 from runtime.testing.station import PRODUCT, HandCamera
 from runtime.testing.swapping import edit, make_station, with_threshold
@@ -262,6 +265,22 @@ def test_a_recipe_that_nobody_knows_any_more(make):
         assert camera.receipt().error is ErrorWord.DETECTOR_TIMEOUT
 
 
+def test_a_file_of_recipes_that_was_deleted(make):
+    """Where the ledger tells of a choice and the file of it is gone, the camera's own product is not guessed."""
+    played = make(recipes={"b": {"product": PRODUCT, "detector": "nothing"}}, deadline_ms=50)
+    with played.run():
+        assert ask(played.address, {"op": "recipe", "recipe": "b"})["ok"]
+    (load_station(played.path).ledger.path / chosen.FILE).unlink()
+    with played.run(), HandCamera(played.host.station.frames) as camera:
+        camera.send(IMAGE)
+        assert camera.receipt().error is ErrorWord.BAD_COMMAND
+        assert ask(played.address, {"op": "recipe", "recipe": ""})["ok"]
+    (load_station(played.path).ledger.path / chosen.FILE).unlink()
+    with played.run(), HandCamera(played.host.station.frames) as camera:
+        camera.send(IMAGE)
+        assert camera.receipt().error is ErrorWord.DETECTOR_TIMEOUT
+
+
 def test_no_recipe_is_picked_without_a_ledger(make):
     """Where a choice could not be remembered it is not taken."""
     played = make(recipes={"b": {"product": PRODUCT, "detector": "nothing"}}, ledger=None)
@@ -279,6 +298,8 @@ def test_no_recipe_is_picked_without_a_ledger(make):
         ({"op": "apply", "fiel": "x"}, "found fiel"),
         ({"op": "apply", "file": 7}, "expected file as text"),
         ({"op": "apply", "file": "other.yaml"}, "expected the station file this host was started with"),
+        ({"op": "apply", "file": "a\0b"}, "expected the station file this host was started with"),
+        ({"op": "plan", "file": "\ud800"}, "expected the station file this host was started with"),
         ({"op": "recipe"}, "expected a recipe"),
         ({"op": "recipe", "recipe": "c"}, "expected a recipe the station knows"),
         ({"op": "recipe", "recipe": "", "camera": "side"}, "no such camera"),
@@ -293,6 +314,93 @@ def test_requests_that_are_none(make, request_, words):
         answer = ask(played.address, request_)
         assert (answer["ok"], words in answer["error"]) == (False, True), answer
         assert ask_status(played.address)["ready"]
+
+
+def test_plans_without_end(make, monkeypatch):
+    """While a few plans are being made no more are taken: what somebody asks for must not pile up in memory."""
+    played, go_on, answers = make(), threading.Event(), []
+    with played.run():
+
+        def wait(*_: Any) -> None:
+            assert go_on.wait(20)
+            raise ConfigError("read at last")
+
+        with monkeypatch.context() as patched:
+            patched.setattr("runtime.changeover.read_wanted", wait)
+            for _ in range(MOST_PLANS):
+                played.host.changeover.plan(None, answers.append)
+            assert f"at most {MOST_PLANS} plans" in ask(played.address, {"op": "plan"})["error"]
+            go_on.set()
+            played.wait(lambda _: len(answers) == MOST_PLANS)
+        assert ask(played.address, {"op": "plan"})["ok"]
+
+
+def test_no_shared_memory_for_another_lane(make, monkeypatch):
+    """A swap and a new camera that find no descriptor are refused with the reason; the host and its lanes go on."""
+    played = make()
+    with played.run():
+        lane = played.host.lanes["top"]
+        edit(played.path, detector="nothing")
+        content = json.loads(played.path.read_text(encoding="utf-8"))
+        content["cameras"]["side"] = content["cameras"]["top"]
+        played.path.write_text(json.dumps(content), encoding="utf-8")
+
+        def no_descriptor(*_: Any) -> None:
+            raise OSError(24, "Too many open files")
+
+        with monkeypatch.context() as patched:
+            patched.setattr("runtime.lane.Slots.create", no_descriptor)
+            swaps = played.apply()["swaps"]
+        assert {(each["camera"], each["state"]) for each in swaps} == {("top", "refused"), ("side", "refused")}
+        assert all("Too many open files" in each["why"] for each in swaps)
+        assert (played.host.lanes, played.wait(lambda _: True)["ready"]) == ({"top": lane}, True)
+
+
+def test_a_guard_changed_while_a_worker_loads(make):
+    """The guard that the file asks for last counts, also for a worker that is being prepared already."""
+    played = make()
+    with played.run():
+        played.says = lambda _: {}
+        edit(played.path, detector="nothing")
+        ask(played.address, {"op": "apply"})
+        played.wait(lambda status: status["swaps"] and len(played.workers) == 2)
+        edit(played.path, guard=None)
+        ask(played.address, {"op": "apply"})
+        played.wait(lambda status: len(status["applies"]) == 2 and status["applies"][1]["state"] == "accepted")
+        played.workers[1].end.send({"op": "ready"})
+        (swap,) = played.wait(lambda status: status["swaps"][0]["state"] != "preparing")["swaps"]
+        assert swap["state"] == "active"
+
+
+def test_a_stop_and_swap_that_is_called_off(make):
+    """A file that asks again for what was stopped has it started once, without one more swap to the same."""
+    played = make(swap="stop")
+    with played.run():
+        played.says = lambda _: {}
+        edit(played.path, detector="nothing")
+        ask(played.address, {"op": "apply"})
+        played.wait(lambda status: status["swaps"] and status["cameras"]["top"]["detector"] == "nothing")
+        played.says = lambda _: {"op": "ready"}
+        edit(played.path, detector="faulty")
+        assert played.apply()["swaps"] == []
+        status = played.wait(lambda status: status["ready"])
+        assert [each["state"] for each in status["swaps"]] == ["refused"]
+        assert status["cameras"]["top"]["detector"] == "faulty"
+
+
+def test_workers_end_together(make, monkeypatch):
+    """However many workers there are when a host ends, it waits for all of them as long as for one."""
+    played, patience = make(recipes={"b": {"product": PRODUCT, "detector": "nothing"}}), []
+
+    def stop(worker: PlayedWorker, seconds: float) -> None:
+        patience.append(seconds)
+        time.sleep(0.1)
+        worker.process.killed = True
+
+    with played.run():
+        monkeypatch.setattr(PlayedWorker, "stop", stop)
+    assert len(patience) == 2
+    assert patience[1] <= patience[0] - 0.1 <= STOP_S - 0.1
 
 
 def test_the_plan(make):

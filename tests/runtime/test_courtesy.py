@@ -67,6 +67,20 @@ def test_a_process_that_is_gone():
     courtesy.let_go(gone.pid)
 
 
+def test_cores_that_were_taken_away(process, monkeypatch):
+    """A kernel that does not give the cores asked for costs the worker some speed, and the host nothing."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(courtesy, "may_return", lambda: False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1} if pid == 0 else {0})
+    monkeypatch.setattr(os, "sched_setaffinity", refuse)
+    courtesy.hold_back(process.pid)
+    courtesy.let_go(process.pid)
+    assert process.poll() is None
+
+
 def test_the_limit_counts(monkeypatch):
     """RLIMIT_NICE of 20 less our own nice value is enough; less is not, without the capability."""
     own = os.getpriority(os.PRIO_PROCESS, 0)

@@ -80,9 +80,10 @@ def test_calls_reach_the_loop():
 
 
 def test_a_full_socket_loses_no_wake_up():
-    """A loop that has not looked for long is called once more without waiting, and still wakes up."""
+    """A loop that has not looked for long is called once more without waiting, wakes up, and is told of a stop too."""
     wake = Wake()
     for _ in range(100_000):
         wake.call(Call.ERRAND)
-    assert wake.take() == {Call.ERRAND}
+    wake.call(Call.STOP)
+    assert wake.take() == {Call.ERRAND, Call.STOP}
     wake.close()

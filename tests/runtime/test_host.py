@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import msgpack
 import numpy as np
@@ -20,6 +22,8 @@ from runtime.host import Host
 from runtime.inspection import ErrorWord
 from runtime.lifecycle import State
 from runtime.local import free_addresses
+from runtime.outlet import SUBSCRIPTIONS_PER_TURN
+from runtime.sockets import LEAST_RESULTS, RESULT_BUDGET_BYTES, Sockets
 from runtime.store import Store
 from runtime.subscriber import ask_status
 from runtime.testing.faulty import Faulty
@@ -173,7 +177,8 @@ def test_workers_that_swap_their_descriptors(make_host, monkeypatch):
     host = make_host()
     read, write = os.pipe()
     links = [SimpleNamespace(fileno=lambda: read), SimpleNamespace(fileno=lambda: write)]
-    one, two = (SimpleNamespace(worker=SimpleNamespace(link=link)) for link in links)
+    one, two = (SimpleNamespace(worker=SimpleNamespace(link=link), answer_bytes=1) for link in links)
+    host._sockets = SimpleNamespace(limit_results=lambda _: None)
     watched: dict = {}
     with monkeypatch.context() as patch:
         patch.setattr(host.routes, "living", lambda: [one, two])
@@ -190,6 +195,35 @@ def test_workers_that_swap_their_descriptors(make_host, monkeypatch):
     os.close(write)
 
 
+def test_larger_maps_leave_room_for_fewer(make_host, monkeypatch):
+    """A worker whose maps are larger than those at the start bounds what waits for a live subscriber anew."""
+    limits: list[int] = []
+    real = Sockets.limit_results
+
+    def limit(sockets: Sockets, largest: int) -> None:
+        real(sockets, largest)
+        limits.append(sockets.results.getsockopt(zmq.SNDHWM))
+
+    monkeypatch.setattr(Sockets, "limit_results", limit)
+    host = make_host()
+    with running(host):
+        lane = host.lanes["top"]
+        assert wait_for(lambda: lane.worker.starts)
+        assert limits[-1] > LEAST_RESULTS
+        monkeypatch.setattr(lane._slots, "answer_bytes", RESULT_BUDGET_BYTES // LEAST_RESULTS)
+        lane.worker.end.close()  # it dies, and another one comes
+        assert wait_for(lambda: lane.worker.starts > 1)
+        assert wait_for(lambda: limits[-1] == LEAST_RESULTS)
+
+
+def wait_for(reached: Callable[[], Any]) -> bool:
+    """Wait until something is so; tell whether it came to that within ten seconds."""
+    give_up = time.monotonic() + 10
+    while not reached() and time.monotonic() < give_up:
+        time.sleep(0.01)
+    return bool(reached())
+
+
 def test_cameras_that_never_pause_cannot_keep_a_host_alive(make_host, monkeypatch):
     """A host told to stop stops, even if there is always one more frame to take."""
     monkeypatch.setattr("runtime.host.LAST_FRAMES_S", 0.05)
@@ -198,6 +232,20 @@ def test_cameras_that_never_pause_cannot_keep_a_host_alive(make_host, monkeypatc
     with running(host):
         pass
     assert host.state is State.STOPPING
+
+
+def test_a_subscriber_that_never_pauses_holds_nobody_up(make_host):
+    """Subscriptions that come without end are taken a bounded number at a time."""
+    host, taken = make_host(), []
+
+    def receive(_flags: int) -> bytes:
+        taken.append(1)
+        assert len(taken) <= SUBSCRIPTIONS_PER_TURN
+        return b"\x01result"
+
+    host.outlet.open(SimpleNamespace(results=SimpleNamespace(recv=receive)))
+    host.outlet.take_subscriptions()
+    assert host.outlet.subscribers == SUBSCRIPTIONS_PER_TURN
 
 
 def test_a_host_that_has_ended(make_host):

@@ -48,11 +48,11 @@ class Bench:
         assert self.worker.played()["op"] == "setup"
         assert self.say({"op": "ready", "pid": 1}) == []
 
-    def take(self) -> Any:
+    def take(self, deadline_ns: int | None = None) -> Any:
         """Bring a frame; return its answer if it has one at once."""
         self.number += 1
         header = FrameHeader("top", 1, self.number, 2, 3, PixelFormat.MONO8, 0)
-        return self.lane.take(header, PIXELS, self.number, self.now_ns, 0)
+        return self.lane.take(header, PIXELS, self.number, self.now_ns, 0, deadline_ns=deadline_ns)
 
     def advance(self, ms: int = 0) -> list[Any]:
         """Let time pass; return the answers that fall due."""
@@ -535,6 +535,23 @@ def test_a_death_over_a_sign_of_life_costs_no_frame(bench):
     assert bench.worker.played()["ticket"] == FIRST
     (answer,) = bench.say(done(FIRST))
     assert answer.verdict is Verdict.OK
+
+
+@pytest.mark.parametrize("junk", [{"free": 1}, {"free": 1, "total": 2, "used": math.inf}, {"free": -1}, 7, []])
+def test_a_worker_that_tells_no_figures_is_given_up(make_bench, junk):
+    """Device memory that is no number of bytes is a record out of step: the worker is buried, the host goes on."""
+    bench = make_bench()
+    bench.advance()
+    bench.worker.played()
+    assert bench.say({"op": "ready", "device_memory": junk}) == []
+    assert (bench.worker.state, bench.lane.device_memory) == (State.DEGRADED, None)
+
+
+def test_the_deadline_that_was_missed_is_named(bench):
+    """A frame whose trigger asked for less than the camera allows says how long it had itself."""
+    bench.take(deadline_ns=bench.now_ns + 30 * MS)
+    (answer,) = bench.advance(30)
+    assert "30 ms" in answer.detail
 
 
 def test_a_deadline_that_changes_while_frames_wait(bench):

@@ -213,6 +213,46 @@ def test_a_swap_while_another_is_guarded(played):
     assert (second.state, played.post.lane) == (ROLLED_BACK, proven)
 
 
+@pytest.mark.parametrize("how", ["beside", "stop"])
+def test_what_is_taken_back_goes_to_what_inspects(make, how):
+    """A swap taken back under another one's guard tells that the proven one inspects: the store will name that."""
+    played = make(swap=how, **guarded())
+    proven = played.post.lane
+    for template in (1, 2):
+        old = played.post.lane
+        swap = played.swap(template, swap=how, **guarded())
+        played.turn()
+        if how == "stop":
+            played.worker(old).process.killed = True
+            played.turn()
+        played.ready(played.post.coming)
+    played.die(played.post.lane)
+    assert (swap.state, played.post.undone) == (ROLLED_BACK, [swap])
+    assert played.post.lane.assignment is swap.before is proven.assignment
+
+
+def test_a_refused_candidate_leaves_no_trace_of_one_taken_back(played):
+    """A candidate refused after the guard took back what it was to relieve: the store must not name that again."""
+    proven = played.post.lane
+    first = played.swap(1, **guarded())
+    played.ready(played.post.candidate)
+    second = played.swap(2, **guarded())
+    played.turn()
+    played.die(played.post.lane)
+    assert (first.state, second.state) == (ROLLED_BACK, PREPARING)
+    played.die(played.post.candidate)
+    assert (second.state, second.before, played.post.undone) == (REFUSED, proven.assignment, [first, second])
+
+
+def test_who_takes_back(played):
+    """The ledger does not blame the guard for what the station file asked for."""
+    played.swap(1, **guarded())
+    played.ready(played.post.candidate)
+    played.post.take_back("the station file asks for what ran before")
+    assert played.tally.news[-1][1]["who"] == "host"
+    assert played.post.undone == []
+
+
 def test_a_second_swap_before_the_first_is_ready(played):
     """The candidate that is not ready yet gives way; only the later one ever takes over."""
     first = played.swap(1, **guarded())

@@ -75,6 +75,14 @@ def test_nothing_is_left_behind(slots):
     assert os.fstat(slots.fd).st_size == 3 * (slots.frame_bytes + slots.answer_bytes)
 
 
+def test_memory_that_cannot_be_mapped_leaves_no_descriptor():
+    """More than the address space holds is an ``OSError``, and the descriptor it was for is closed again."""
+    before = len([*Path("/proc/self/fd").iterdir()])
+    with pytest.raises(OSError, match="Cannot allocate memory"):
+        Slots.create(2**20, 2**40, 64)
+    assert len([*Path("/proc/self/fd").iterdir()]) == before
+
+
 def test_closing_with_a_view_alive_is_harmless():
     """A numpy view that outlives the slots keeps its memory; closing neither fails nor crashes."""
     slots = Slots.create(1, 64, 64)

@@ -194,9 +194,9 @@ def test_a_worker_that_died_before_it_read(worker):
 
 @pytest.mark.parametrize("state", [State.STARTING, State.READY, State.DEGRADED, State.STOPPING])
 def test_stop_from_every_state(worker, state):
-    """Stop ends in STOPPING from every state, asks a living worker first, and nothing is started after it."""
+    """Stop ends in STOPPING from every state, asks a ready worker first, and nothing is started after it."""
     worker.start_if_due(0)
-    if state in {State.READY, State.DEGRADED}:
+    if state is not State.STARTING:
         worker.ready(0)
     if state is State.DEGRADED:
         die(worker, 0)
@@ -210,7 +210,21 @@ def test_stop_from_every_state(worker, state):
     assert worker.played() == {"op": "setup"}
     if state is not State.DEGRADED:  # nobody is there to be asked
         assert worker.played() == {"op": "stop"}
-        assert not worker.process.killed
+        assert worker.process.killed is (state is State.STARTING)
+
+
+@pytest.mark.parametrize("state", [State.STARTING, State.READY, State.DEGRADED])
+def test_a_worker_that_only_loads_is_not_waited_for(worker, state):
+    """Who is asked to end while it loads is killed, and its memory is free; one that inspects may end in order."""
+    worker.start_if_due(0)
+    if state is State.READY:
+        worker.ready(0)
+    if state is State.DEGRADED:
+        die(worker, 0)
+        worker.start_if_due(worker.next_due_ns(None))
+    worker.dismiss()
+    assert worker.process.killed is (state is not State.READY)
+    assert worker.ended(S) is worker.process.killed
 
 
 def test_stop_before_the_first_start(worker):
