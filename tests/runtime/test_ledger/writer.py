@@ -38,6 +38,7 @@ def work(path: Path, folder: Path, delivered: int, seed: int) -> None:
     ledger.commit()
     box = Outbox(ledger)
     box.register(SUBSCRIBER, from_oldest=True)
+    os.write(delivered, b"\n")  # ends the line that a kill may have torn: what comes again must not be glued to it
     inside: list = []
     while True:
         for _ in range(rng.randrange(1, 5)):
