@@ -1,7 +1,9 @@
-"""Keeps a worker that only loads out of the way of those that inspect: lowest priority, or else one core.
+"""Keeps a worker that only loads out of the way of those that inspect: idle scheduling, or else one core.
 
-A process may always lower its priority; getting it back needs RLIMIT_NICE of 20 or more (``LimitNICE=+0`` of a systemd
-unit) or CAP_SYS_NICE. Without either the loading worker is held to one core, and its neighbours keep the others.
+Under SCHED_IDLE a process has what nobody else wants: a part that comes displaces it at once, where one of nice 19
+keeps its core for the rest of its slice, some milliseconds. Any process may go there; coming back needs RLIMIT_NICE of
+20 or more (``LimitNICE=+0`` of a systemd unit) or CAP_SYS_NICE. Without either the loading worker is held to one core,
+and its neighbours keep the others.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ from pathlib import Path
 
 log = logging.getLogger("edgead.host")
 
-LOWEST = 19
 #: RLIMIT_NICE is 20 minus the nice value that may be taken.
 _NICE_LIMIT = 20
 _CAP_SYS_NICE = 23
@@ -26,7 +27,7 @@ def hold_back(pid: int) -> None:
     """Hold a process that was just started back until ``let_go``; one that is gone already is no error."""
     with suppress(OSError):  # gone, not allowed, or held to other cores from outside: then it loads as it is
         if may_return():
-            os.setpriority(os.PRIO_PROCESS, pid, LOWEST)
+            os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
             return
         cores = os.sched_getaffinity(0)
         if len(cores) > 1:
@@ -34,14 +35,14 @@ def hold_back(pid: int) -> None:
 
 
 def let_go(pid: int) -> None:
-    """Give every thread of a process the priority and the cores that this process has."""
-    cores, own, done = os.sched_getaffinity(0), os.getpriority(os.PRIO_PROCESS, 0), set[int]()
+    """Give every thread of a process normal scheduling and the cores that this process has."""
+    cores, done = os.sched_getaffinity(0), set[int]()
     for _ in range(_ROUNDS):
         fresh = _threads(pid) - done
         if not fresh:
             return
         for thread in fresh:
-            _release(thread, cores, own)
+            _release(thread, cores)
         done |= fresh
 
 
@@ -56,10 +57,10 @@ def may_return() -> bool:
     return False
 
 
-def _release(thread: int, cores: set[int], own: int) -> None:
+def _release(thread: int, cores: set[int]) -> None:
     try:
-        if os.getpriority(os.PRIO_PROCESS, thread) == LOWEST:
-            os.setpriority(os.PRIO_PROCESS, thread, own)
+        if os.sched_getscheduler(thread) == os.SCHED_IDLE:
+            os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
         if os.sched_getaffinity(thread) != cores:
             os.sched_setaffinity(thread, cores)
     except ProcessLookupError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +19,9 @@ log = logging.getLogger("edgead.host")
 
 #: How long a host that ends waits for errands under way: the store must learn of a swap that was taken back.
 PATIENCE_S = 10.0
+#: While an errand computes, the loop gets the interpreter back within this time, seconds; Python's own 5 ms are longer
+#: than a part takes.
+SWITCH_S = 0.0001
 
 
 class Errands:
@@ -32,6 +36,7 @@ class Errands:
     def run(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
         """Have ``work`` done in the thread; then ``done`` gets what it returned, or the ``EdgeadError`` it raised."""
         if self._thread is None:
+            sys.setswitchinterval(SWITCH_S)
             # A daemon: an errand stuck in a dead disk must not keep an ended host alive.
             self._thread = threading.Thread(target=self._serve, name="errands", daemon=True)
             self._thread.start()

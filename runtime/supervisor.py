@@ -61,7 +61,7 @@ class Supervisor:
         self.state = State.STARTING
         #: Not started before this is False: another worker's memory is needed first.
         self.held = False
-        #: Loads at the lowest priority until ``hurry``: others inspect meanwhile.
+        #: Loads under idle scheduling until ``hurry``: others inspect meanwhile.
         self.courteous = False
         self.restarts = 0
         self.self_tests = 0

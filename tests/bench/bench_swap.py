@@ -1,9 +1,9 @@
 """Measures what preparing a second worker costs the one that inspects: latency with and without, in one run.
 
-    python tests/bench/bench_swap.py [--rate 10] [--swaps 6] [--ways nice core none]
+    python tests/bench/bench_swap.py [--rate 10] [--swaps 6] [--ways idle core none]
 
 HETMM on the simulated product: two template versions, exchanged again and again at a steady rate of parts. ``ways``:
-how the loading worker is held back: nice (lowest priority until it takes over), core (one core until then), none.
+how the loading worker is held back: idle (SCHED_IDLE until it takes over), core (one core until then), none.
 Printed for each: percentiles of the latency, arrival to publication, while a swap was being prepared and while none
 was, their ratio, and how long a swap took.
 """
@@ -29,7 +29,7 @@ from runtime.testing.swapping import with_threshold
 
 #: What each way replaces in the host before it runs.
 WAYS = {
-    "nice": "",
+    "idle": "",
     "core": "import runtime.courtesy as c\nc.may_return = lambda: False\n",
     "none": "import runtime.supervisor as s\ns.hold_back = s.let_go = lambda pid: None\n",
 }

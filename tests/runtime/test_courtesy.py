@@ -38,14 +38,13 @@ def threads(process: subprocess.Popen[bytes]) -> list[int]:
 
 
 @pytest.mark.skipif(not courtesy.may_return(), reason="this user may not raise a priority again")
-def test_lowest_priority_and_back(process):
-    """Where a priority can be raised again, every thread goes to the lowest one and comes back to our own."""
+def test_idle_scheduling_and_back(process):
+    """Where a way back is open, every thread runs only when nobody else wants to, and then as we do again."""
     courtesy.hold_back(process.pid)
-    assert {os.getpriority(os.PRIO_PROCESS, thread) for thread in threads(process)} == {courtesy.LOWEST}
+    assert {os.sched_getscheduler(thread) for thread in threads(process)} == {os.SCHED_IDLE}
     courtesy.let_go(process.pid)
-    own = os.getpriority(os.PRIO_PROCESS, 0)
     tasks = Path(f"/proc/{process.pid}/task").iterdir()
-    assert {os.getpriority(os.PRIO_PROCESS, int(task.name)) for task in tasks} == {own}
+    assert {os.sched_getscheduler(int(task.name)) for task in tasks} == {os.SCHED_OTHER}
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there is one core only")
