@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 import zmq
 
 from runtime.delivery.server import Deliveries
+from runtime.errors import WireError
 from runtime.inspection import Inspection
 from runtime.lane import Answer, Lane
 from runtime.ledger_records import LedgerRecords
@@ -16,6 +17,7 @@ from runtime.publication import Asker, Demand, inspection_of, inspection_of_lost
 from runtime.records import News, Records
 from runtime.sockets import Sockets, send
 from runtime.wire import Receipt, encode_receipt
+from runtime.wire_event import StationEvent, encode_event
 
 log = logging.getLogger("edgead.host")
 
@@ -89,11 +91,20 @@ class Outlet:
         if self.deliveries is not None:
             self.deliveries.take()  # what is acknowledged is committed with the rest
         self.records.end_turn(now_ns, news, results=bool(self._outgoing))
+        self._tell(news)
         made = list(self._outgoing) if self.deliveries is not None else []
         self._send_outgoing()
         if self.deliveries is not None:
             self._offer(self.deliveries, made)
             self.deliveries.turn(now_ns)
+
+    def _tell(self, news: News) -> None:
+        """Publish what happened besides, for displays and alarms; the ledger has it too."""
+        for kind, detail in news:
+            try:
+                send(self._sockets.results, encode_event(StationEvent(self._station, kind, time.time_ns(), detail)))
+            except WireError as error:
+                log.warning("event %s not published: %s", kind, error)
 
     def _offer(self, deliveries: Deliveries, made: list[_Outgoing]) -> None:
         """Hand what was just committed to the subscribers that have all before it."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zmq
 
 from runtime.config import load_station
 from runtime.control import ask
@@ -30,6 +31,7 @@ from runtime.testing.swapping import (
     with_golden,
     with_threshold,
 )
+from runtime.wire_event import EVENT_TOPIC_PREFIX, StationEvent, decode_event
 
 pytestmark = pytest.mark.system
 
@@ -88,10 +90,27 @@ def events(line: Line, kind: str = "swap") -> list[dict[str, Any]]:
         return [each.detail for each in reader.events(kind=kind)]
 
 
+def heard(line: Line) -> Callable[[], Iterator[StationEvent]]:
+    """Subscribe to the station's events; return how to read those that came since."""
+    context = zmq.Context()
+    socket = context.socket(zmq.SUB)
+    socket.setsockopt(zmq.SUBSCRIBE, EVENT_TOPIC_PREFIX)
+    socket.connect(line.station.station.results)
+    line.station.wait(lambda status: status["subscriptions"] >= 2)
+
+    def read() -> Iterator[StationEvent]:
+        while socket.poll(500):
+            yield decode_event(socket.recv_multipart())
+        context.destroy(linger=0)
+
+    return read
+
+
 def test_another_detector_takes_over_under_load(line):
     """Frames sent all the while are each decided once, by the old detector up to a frame, then by the new one."""
     path, line = line()
     old = line.station.status()["cameras"]["top"]
+    told = heard(line)
     edit(path, detector="nothing")
     hang_up(line.station)
     results = line.run_until(state_is("kept", "rolled_back", "refused"))
@@ -107,6 +126,8 @@ def test_another_detector_takes_over_under_load(line):
     assert len(results) - flip >= GUARD["parts"]
     assert (new["frames"], new["inspections"]) == (line.sent, line.sent)
     assert [each["step"] for each in events(line)] == ["begin", "guarded", "kept"]
+    swaps = [each.detail["step"] for each in told() if each.kind == "swap"]
+    assert swaps == ["begin", "guarded", "kept"], "published as well, for who watches live"
 
 
 def test_what_fails_its_golden_frames_is_refused(line):
