@@ -8,14 +8,13 @@ process at each, in turn. Every ``OSError`` leaves here as ``TemplateError``.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import secrets
-import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from runtime.errors import TemplateError
+from runtime.filelock import wait_for_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
 #: Seconds a writer waits for another one. A gigabyte bank on slow eMMC takes half a minute to sync.
 LOCK_TIMEOUT_S = 120.0
-_LOCK_POLL_S = 0.02
 
 _ADVICE = {
     errno.ENOSPC: "free some space and repeat",
@@ -109,18 +107,13 @@ def writer_lock(path: Path) -> Iterator[None]:
     with translated("open for writing", path):
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        deadline = time.monotonic() + LOCK_TIMEOUT_S
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() > deadline:
-                    raise TemplateError(
-                        f"expected the writer lock {path} to be free within {LOCK_TIMEOUT_S:g} s, found it held; "
-                        f"see who holds it with 'fuser {path}' and repeat when that process has ended"
-                    ) from error
-                time.sleep(_LOCK_POLL_S)
+        try:
+            wait_for_lock(handle, LOCK_TIMEOUT_S)
+        except TimeoutError as error:
+            raise TemplateError(
+                f"expected the writer lock {path} to be free within {LOCK_TIMEOUT_S:g} s, found it held; "
+                f"see who holds it with 'fuser {path}' and repeat when that process has ended"
+            ) from error
         yield
     finally:
         os.close(handle)

@@ -22,6 +22,7 @@ from edgead import (
     TemplateError,
     hookimpl,
 )
+from plugins.backbones.provenance import check_weights, weights_of
 from plugins.cpr.settings import CprFasterSettings, CprFastSettings, CprSettings
 
 if TYPE_CHECKING:
@@ -50,7 +51,6 @@ class Cpr(Detector):
         """Learn codebook, foreground and heads, then encode every reference; see ``Detector.calibrate``."""
         import torch
 
-        from plugins.backbones import backbone_of
         from plugins.cpr.graph import Branches
         from plugins.cpr.learning import Encoded, learn
         from plugins.cpr.templates import encode, learnt_tensors
@@ -64,7 +64,6 @@ class Cpr(Detector):
             resolved, learnt, statistics = learn(wanted, encoded)
             branches = Branches(resolved, learnt).eval().to(context.device)
             rows = encode(resolved, branches, encoded)
-        backbone = backbone_of(resolved.backbone)
         return TemplateContent(
             settings=resolved.model_dump(mode="json"),
             tensors=learnt_tensors(resolved, learnt) | rows,
@@ -72,7 +71,7 @@ class Cpr(Detector):
             capacity=max(len(references) + resolved.spare, resolved.nearest),
             valid=len(references),
             map_shape=(resolved.image_size, resolved.image_size),
-            weights={backbone.weights.name: _digest(backbone.weights)},
+            weights=weights_of(resolved.backbone),
             statistics=statistics,
         )
 
@@ -83,7 +82,7 @@ class Cpr(Detector):
         from plugins.resize import PlainResize
 
         settings = self._settings(content)
-        self._check_weights(content, settings)
+        check_weights(self.name, settings.backbone, content.weights)
         if self._built is None or self._built[0]() is not content:
             branches = Branches(settings, learnt_of(settings, content.tensors)).eval()
             self._built = (weakref.ref(content), branches, Comparison(settings).eval())
@@ -129,7 +128,7 @@ class Cpr(Detector):
         from plugins.cpr.templates import encode, learnt_of, reference_names
 
         settings = self._settings(content)
-        self._check_weights(content, settings)
+        check_weights(self.name, settings.backbone, content.weights)
         features = self._load(settings, context.device).to(context.device)
         with torch.no_grad():
             branches = Branches(settings, learnt_of(settings, content.tensors)).eval().to(context.device)
@@ -170,18 +169,6 @@ class Cpr(Detector):
             self._features = (key, Features(settings).eval())
         return self._features[1]
 
-    def _check_weights(self, content: TemplateContent, settings: CprSettings) -> None:
-        """Refuse to compare features of one network with a bank made by another."""
-        from plugins.backbones import backbone_of
-
-        weights = backbone_of(settings.backbone).weights
-        made_with, found = content.weights.get(weights.name), _digest(weights)
-        if made_with != found:
-            raise TemplateError(
-                f"{self.name}: the template was made with {weights.name} weights {made_with}, "
-                f"this machine has {found}: calibrate again here"
-            )
-
 
 class CprFast(Cpr):
     """The ``cpr-fast`` detector: DenseNet201, 64 channels."""
@@ -195,12 +182,6 @@ class CprFaster(Cpr):
 
     name = "cpr-faster"
     settings_model = CprFasterSettings
-
-
-def _digest(weights: Any) -> str:
-    from edgead import digest_of_weights
-
-    return digest_of_weights(weights)
 
 
 @hookimpl

@@ -21,6 +21,7 @@ from edgead import (
     hookimpl,
 )
 from plugins.backbones import WEIGHTS
+from plugins.backbones.provenance import check_weights, weights_of
 from plugins.hetmm.settings import HetmmSettings
 
 if TYPE_CHECKING:
@@ -52,7 +53,6 @@ class Hetmm(Detector):
         """Extract every reference's sheets, choose what is "auto" from them; see ``Detector.calibrate``."""
         import torch
 
-        from plugins.backbones import backbone_of
         from plugins.hetmm.auto import choose
         from plugins.hetmm.graph import feature_shapes
         from plugins.hetmm.templates import keep
@@ -66,14 +66,13 @@ class Hetmm(Detector):
             stored = _stored(resolved, sheets)
             del sheets
             kept = keep(resolved, stored, context.progress)
-        backbone = backbone_of(resolved.backbone)
         return TemplateContent(
             settings=resolved.model_dump(mode="json"),
             tensors=kept.tensors,
             capacity=kept.capacity,
             valid=kept.valid,
             map_shape=(resolved.image_size, resolved.image_size),
-            weights={backbone.weights.name: _digest(backbone.weights)},
+            weights=weights_of(resolved.backbone),
             statistics={
                 "feature_shapes": [list(shape) for shape in feature_shapes(resolved)],
                 "references": len(references),
@@ -89,7 +88,7 @@ class Hetmm(Detector):
         from plugins.resize import Resize
 
         settings = _settings(content)
-        self._check_weights(content, settings)
+        check_weights(self.name, settings.backbone, content.weights)
         if self._matching is None or self._matching[0] != settings:
             self._matching = (settings, Matching(settings).eval())
         return HetmmGraph(Resize(frame_shape, settings.image_size), self._load(settings), self._matching[1])
@@ -151,7 +150,7 @@ class Hetmm(Detector):
         from plugins.hetmm.templates import add
 
         settings = _settings(content)
-        self._check_weights(content, settings)
+        check_weights(self.name, settings.backbone, content.weights)
         with torch.inference_mode():
             added = _stored(settings, self._sheets(settings, references, context))
             kept = add(settings, content, added, context.progress)
@@ -200,24 +199,6 @@ class Hetmm(Detector):
         if self._features is None or self._features[0] != key:
             self._features = (key, Features(settings).eval())
         return self._features[1]
-
-    def _check_weights(self, content: TemplateContent, settings: HetmmSettings) -> None:
-        """Refuse to match features of one network against a bank made with another."""
-        from plugins.backbones import backbone_of
-
-        weights = backbone_of(settings.backbone).weights
-        made_with, found = content.weights.get(weights.name), _digest(weights)
-        if made_with != found:
-            raise TemplateError(
-                f"hetmm: the template was made with {weights.name} weights {made_with}, this machine has {found}: "
-                "calibrate again here"
-            )
-
-
-def _digest(weights: Any) -> str:
-    from edgead import digest_of_weights
-
-    return digest_of_weights(weights)
 
 
 def _settings(content: TemplateContent) -> HetmmSettings:

@@ -12,7 +12,6 @@ whole entry or none. What does not verify is damaged: it is removed and built an
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -28,6 +27,7 @@ from typing import Any
 from runtime.engines.folder import check_owner, check_parents, make_folder
 from runtime.engines.target import FORMAT
 from runtime.errors import EngineError
+from runtime.filelock import wait_for_lock
 
 MANIFEST = "manifest.json"
 #: A manifest is a few kilobytes; more is no manifest.
@@ -36,7 +36,6 @@ MOST_MANIFEST_BYTES = 1 << 20
 LOCK_TIMEOUT_S = 1800.0
 #: An unfinished folder this old belongs to a builder that died.
 STALE_S = 24 * 3600.0
-_LOCK_POLL_S = 0.1
 _KEY_DIGITS = 64
 
 
@@ -190,18 +189,13 @@ class EngineCache:
         with _told("lock", path):
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            deadline = time.monotonic() + LOCK_TIMEOUT_S
-            while True:
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError as error:
-                    if time.monotonic() > deadline:
-                        raise EngineError(
-                            f"engine cache: expected the other builder of {key[:12]} to be done within "
-                            f"{LOCK_TIMEOUT_S:g} s; see who it is with 'fuser {path}' and repeat"
-                        ) from error
-                    time.sleep(_LOCK_POLL_S)
+            try:
+                wait_for_lock(handle, LOCK_TIMEOUT_S)
+            except TimeoutError as error:
+                raise EngineError(
+                    f"engine cache: expected the other builder of {key[:12]} to be done within "
+                    f"{LOCK_TIMEOUT_S:g} s; see who it is with 'fuser {path}' and repeat"
+                ) from error
             yield
         finally:
             os.close(handle)
