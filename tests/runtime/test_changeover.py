@@ -379,7 +379,8 @@ def test_a_stop_and_swap_that_is_called_off(make):
         played.says = lambda _: {}
         edit(played.path, detector="nothing")
         ask(played.address, {"op": "apply"})
-        played.wait(lambda status: status["swaps"] and status["cameras"]["top"]["detector"] == "nothing")
+        # Its worker has had its silent start: one that is met later would be told that it is ready.
+        played.wait(lambda status: status["cameras"]["top"]["detector"] == "nothing" and len(played.workers) == 2)
         played.says = lambda _: {"op": "ready"}
         edit(played.path, detector="faulty")
         assert played.apply()["swaps"] == []
