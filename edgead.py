@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from calibration.synthetic.defects import PlantedDefect as PlantedDefect
     from calibration.synthetic.defects import SyntheticDefects as SyntheticDefects
     from runtime.checkpoint import Checkpoint as Checkpoint
+    from runtime.client.triggers import TriggerClient as TriggerClient
     from runtime.delivery.client import Delivered as Delivered
     from runtime.delivery.client import subscribe as subscribe
     from runtime.detector import Detector as Detector
@@ -35,20 +36,19 @@ if TYPE_CHECKING:
     from runtime.inspection import ErrorWord as ErrorWord
     from runtime.inspection import Inspection as Inspection
     from runtime.inspection import Verdict as Verdict
-    from runtime.publishing.publisher import Feed as Feed
-    from runtime.publishing.publisher import Options as Options
-    from runtime.publishing.publisher import Publisher as Publisher
-    from runtime.publishing.publisher import PublisherContext as PublisherContext
-    from runtime.publishing.publisher import Pulse as Pulse
-    from runtime.publishing.publisher import Secret as Secret
+    from runtime.publisher import Feed as Feed
+    from runtime.publisher import Options as Options
+    from runtime.publisher import Publisher as Publisher
+    from runtime.publisher import PublisherContext as PublisherContext
+    from runtime.publisher import Pulse as Pulse
+    from runtime.publisher import Secret as Secret
     from runtime.result_fields import RESULT_FIELDS as RESULT_FIELDS
     from runtime.result_fields import ResultField as ResultField
     from runtime.result_fields import result_values as result_values
-    from runtime.template import Template as Template
-    from runtime.trigger_client import TriggerClient as TriggerClient
+    from runtime.store.template import Template as Template
     from runtime.weights import WeightFile as WeightFile
     from runtime.weights import digest_of, locate
-    from runtime.wire import Receipt as Receipt
+    from runtime.wire.messages import Receipt as Receipt
 
     digest_of_weights = digest_of
     locate_weights = locate
@@ -70,27 +70,27 @@ _PUBLIC = {
     "EdgeadError": "runtime.errors:EdgeadError",
     "ErrorWord": "runtime.inspection:ErrorWord",
     "EvaluationProtocol": "runtime.evaluation_protocol:EvaluationProtocol",
-    "Feed": "runtime.publishing.publisher:Feed",
+    "Feed": "runtime.publisher:Feed",
     "Frame": "runtime.frame:Frame",
     "Inspection": "runtime.inspection:Inspection",
     "MaskedFrame": "runtime.detector:MaskedFrame",
-    "Options": "runtime.publishing.publisher:Options",
+    "Options": "runtime.publisher:Options",
     "PlantedDefect": "calibration.synthetic.defects:PlantedDefect",
     "PluginError": "runtime.errors:PluginError",
     "PublishedFigures": "runtime.evaluation_protocol:PublishedFigures",
-    "Publisher": "runtime.publishing.publisher:Publisher",
-    "PublisherContext": "runtime.publishing.publisher:PublisherContext",
-    "Pulse": "runtime.publishing.publisher:Pulse",
+    "Publisher": "runtime.publisher:Publisher",
+    "PublisherContext": "runtime.publisher:PublisherContext",
+    "Pulse": "runtime.publisher:Pulse",
     "RESULT_FIELDS": "runtime.result_fields:RESULT_FIELDS",
-    "Receipt": "runtime.wire:Receipt",
+    "Receipt": "runtime.wire.messages:Receipt",
     "ResultField": "runtime.result_fields:ResultField",
-    "Secret": "runtime.publishing.publisher:Secret",
+    "Secret": "runtime.publisher:Secret",
     "StationError": "runtime.errors:StationError",
     "SyntheticDefects": "calibration.synthetic.defects:SyntheticDefects",
-    "Template": "runtime.template:Template",
+    "Template": "runtime.store.template:Template",
     "TemplateContent": "runtime.detector:TemplateContent",
     "TemplateError": "runtime.errors:TemplateError",
-    "TriggerClient": "runtime.trigger_client:TriggerClient",
+    "TriggerClient": "runtime.client.triggers:TriggerClient",
     "Verdict": "runtime.inspection:Verdict",
     "WeightFile": "runtime.weights:WeightFile",
     "WeightsError": "runtime.errors:WeightsError",
@@ -125,6 +125,7 @@ def command_line() -> typer.Typer:
 
     from calibration import commands as learning
     from calibration.commands_defects import app as defects
+    from calibration.commands_plugins import app as plugins
     from runtime.commands import build, ledger, machine, publish, sim, station, swap, templates, trigger, weights
 
     app = typer.Typer(
@@ -140,9 +141,10 @@ def command_line() -> typer.Typer:
     for command in (
         learning.demo, station.init, station.validate, learning.calibrate, learning.extend, learning.evaluate,
         build.build, station.run, publish.publish, station.camera, trigger.trigger, station.watch, station.status,
-        swap.apply, swap.use, swap.recipe, ledger.replay, machine.plugins, machine.doctor, machine.bench,
+        swap.apply, swap.use, swap.recipe, ledger.replay, machine.doctor, machine.bench,
     ):  # fmt: skip
         app.command()(command)
+    app.add_typer(plugins, name="plugins")
     app.add_typer(defects, name="defects")
     app.add_typer(templates.app, name="templates")
     app.add_typer(weights.app, name="weights")
@@ -157,7 +159,7 @@ def main() -> None:
 
     import typer
 
-    from runtime.openmp import wait_passively
+    from runtime.engines.openmp import wait_passively
     from runtime.shell import run_command
 
     wait_passively()

@@ -21,11 +21,11 @@ from calibration.held_out import Progress as Progress
 from calibration.materials import Materials
 from calibration.references import References
 from runtime.detector import Detector, DetectorContext, TemplateContent
-from runtime.engine import Engine, use_threads
+from runtime.engines.engine import Engine, use_threads
 from runtime.errors import ConfigError
-from runtime.manifest import DetectorIdentity, Reference, Thresholds
 from runtime.store import Store
-from runtime.template import GoldenFrame, Template
+from runtime.store.manifest import DetectorIdentity, Reference, Thresholds
+from runtime.store.template import GoldenFrame, Template
 
 #: Held-out frames by default: 99 suffice to promise 1 % false rejects, but then the cut is the largest score of all;
 #: with 300 it is the third largest, and one odd part no longer decides it.

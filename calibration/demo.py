@@ -24,17 +24,17 @@ from calibration.dataset import references_from
 from calibration.metrics import auroc
 from calibration.references import References
 from calibration.report import write_report
-from runtime.config import Station, load_station
+from runtime.client.subscriber import Received, Subscriber
+from runtime.client.watch import Tally, save_overlay, shown
 from runtime.detector import Detector
 from runtime.errors import ConfigError, StationError
 from runtime.inspection import Inspection, Verdict
 from runtime.local import child, edgead_command, free_addresses, running_host, wait_until
-from runtime.manifest import DetectorIdentity
+from runtime.station.config import Station, load_station
 from runtime.store import Store
-from runtime.subscriber import Received, Subscriber
+from runtime.store.manifest import DetectorIdentity
 from runtime.terminal import say
 from runtime.testing.product import DEFECTS, SimulatedProduct, write_dataset
-from runtime.watch import Tally, save_overlay, shown
 
 REFERENCES, GOOD, PER_DEFECT = 60, 40, 6
 FOUND_SHARE, PASSED_SHARE = 0.90, 0.90

@@ -20,7 +20,7 @@ import numpy as np
 from calibration.dataset import Dataset, Sample, read_mask
 from calibration.masks import resize_mask
 from calibration.metrics import PixelMetrics, auroc, pixel_metrics
-from runtime.engine import Engine
+from runtime.engines.engine import Engine
 from runtime.errors import ConfigError
 from runtime.images import read_image
 

@@ -16,14 +16,14 @@ from calibration.calibrate import FALSE_REJECT, put_content
 from calibration.extension import Extended, Extension, ExtensionOptions, NewFrame, kept_thresholds, warnings_of
 from calibration.held_out import HeldOut, Progress, choose_thresholds, leave_one_out, split, spread
 from calibration.references import References
-from runtime import canonical
 from runtime.detector import Detector, DetectorContext, TemplateContent
-from runtime.engine import Engine
+from runtime.disk import canonical
+from runtime.engines.engine import Engine
+from runtime.engines.selftest import check_version, self_test
 from runtime.errors import ConfigError, PluginError
-from runtime.manifest import DetectorIdentity, Reference
-from runtime.selftest import check_version, self_test
 from runtime.store import Store
-from runtime.template import GoldenFrame, Template
+from runtime.store.manifest import DetectorIdentity, Reference
+from runtime.store.template import GoldenFrame, Template
 
 
 def extend(

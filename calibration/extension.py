@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from calibration.calibrate import HELD_OUT, damaged_half
 from runtime.detector import TemplateContent
-from runtime.manifest import Reference, Thresholds
-from runtime.selftest import ABSOLUTE, RELATIVE
-from runtime.template import GoldenFrame, Template
+from runtime.engines.selftest import ABSOLUTE, RELATIVE
+from runtime.store.manifest import Reference, Thresholds
+from runtime.store.template import GoldenFrame, Template
 
 
 @dataclass(frozen=True, kw_only=True)

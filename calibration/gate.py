@@ -12,8 +12,8 @@ from statistics import median
 
 from calibration.references import References
 from runtime.errors import ConfigError, TemplateError
-from runtime.manifest import Reference
-from runtime.template import Template
+from runtime.store.manifest import Reference
+from runtime.store.template import Template
 
 #: Why a frame was skipped, as the summary says it.
 KNOWN = "already a reference"

@@ -15,8 +15,8 @@ import numpy as np
 from calibration.references import References
 from calibration.threshold import conformal_threshold
 from runtime.detector import DetectorResult
-from runtime.engine import Engine
-from runtime.manifest import Thresholds
+from runtime.engines.engine import Engine
+from runtime.store.manifest import Thresholds
 
 Progress = Callable[[int, int, str], None]
 

@@ -22,7 +22,7 @@ from calibration.layouts import BenchmarkOnDisk, read_benchmark
 from calibration.metrics import auroc, pro
 from calibration.references import References
 from runtime.detector import Detector
-from runtime.engine import Engine
+from runtime.engines.engine import Engine
 from runtime.errors import ConfigError
 from runtime.evaluation_protocol import CategoryPlan, PublishedFigures
 from runtime.registry import Registry

@@ -21,8 +21,8 @@ from calibration.calibrate import EXAMPLES, Calibration
 from calibration.histogram import histogram
 from runtime.errors import ConfigError
 from runtime.images import overlay
-from runtime.manifest import Thresholds
-from runtime.template import Template
+from runtime.store.manifest import Thresholds
+from runtime.store.template import Template
 
 #: Longest side of a picture on the page, px: two fit beside each other in two columns of a 1000 px page.
 _PICTURE_PX = 300

@@ -23,16 +23,16 @@ from typing import Any
 import numpy as np
 import zmq
 
+from runtime.client.watch import percentile
 from runtime.doctor import cpu_name
 from runtime.errors import StationError
 from runtime.frame import FrameHeader, PixelFormat
 from runtime.local import child, free_addresses, running_host
-from runtime.manifest import DetectorIdentity, Thresholds
 from runtime.shell import signals_held_back
 from runtime.store import Store
+from runtime.store.manifest import DetectorIdentity, Thresholds
 from runtime.testing.nothing import Nothing
-from runtime.watch import percentile
-from runtime.wire import RESULT_TOPIC_PREFIX, decode_result, encode_frame
+from runtime.wire.messages import RESULT_TOPIC_PREFIX, decode_result, encode_frame
 
 Progress = Callable[[int, int, str], None]
 
@@ -227,7 +227,8 @@ def _station(folder: Path, *, ledger: bool) -> Iterator[_Station]:
         encoding="utf-8",
     )
     program = (
-        "import sys\nfrom pathlib import Path\nfrom runtime.config import load_station\nfrom runtime.host import Host\n"
+        "import sys\nfrom pathlib import Path\n"
+        "from runtime.station.config import load_station\nfrom runtime.host.loop import Host\n"
         "Host(load_station(Path(sys.argv[1])), ('runtime.testing.nothing',)).run()"
     )
     command = [sys.executable, "-P", "-c", program, str(station)]

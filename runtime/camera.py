@@ -27,7 +27,7 @@ from runtime.errors import StationError
 from runtime.frame import Clock, FrameHeader, PixelFormat
 from runtime.shell import signals_held_back
 from runtime.sources import Acquired, Due, count_images, open_source
-from runtime.wire import Receipt, decode_receipt, encode_frame
+from runtime.wire.messages import Receipt, decode_receipt, encode_frame
 
 #: Frames libzmq may hold for a station that does not take them.
 SEND_HIGH_WATER = 16

@@ -1,7 +1,7 @@
 """The unfinished work of a long calibration, so that a killed one goes on where it was.
 
 One file in one folder: sha256 of the rest, then a safetensors file whose tensor ``record`` is a JSON object. It is
-replaced in one step (``runtime.durable``), so that it holds the last state saved whatever happens to the process.
+replaced in one step (``runtime.disk.durable``), so that it holds the last state saved whatever happens to the process.
 ``key`` names the work it belongs to: another one's state is refused, never continued.
 """
 
@@ -13,8 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runtime import canonical, tensors
-from runtime.durable import make_folder, translated, write_file
+from runtime.disk import canonical, tensors
+from runtime.disk.durable import make_folder, translated, write_file
 from runtime.errors import ConfigError, TemplateError
 
 if TYPE_CHECKING:

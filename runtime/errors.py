@@ -24,7 +24,7 @@ class ConfigError(EdgeadError):
 class WireError(EdgeadError):
     """A peer sent bytes that are not a message of this protocol.
 
-    ``reason`` is one word of ``runtime.wire.REFUSALS``: stable, countable, sent back to the peer.
+    ``reason`` is one word of ``runtime.wire.messages.REFUSALS``: stable, countable, sent back to the peer.
     """
 
     exit_code = 3

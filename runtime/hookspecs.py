@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from runtime.detector import Detector
     from runtime.evaluation_protocol import EvaluationProtocol
-    from runtime.publishing.publisher import Publisher
+    from runtime.publisher import Publisher
     from runtime.weights import WeightFile
 
 hookspec = pluggy.HookspecMarker("edgead")

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from runtime.client.subscriber import ask_status
 from runtime.errors import StationError
 from runtime.shell import signals_held_back
-from runtime.subscriber import ask_status
 
 #: A worker imports torch and loads a template before it is ready.
 READY_TIMEOUT_S = 120.0

@@ -10,15 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from runtime.changes import lanes_of
-from runtime.config import Camera, Ledger, Station, load_station
 from runtime.errors import ConfigError, EdgeadError, LedgerError, TemplateError, WeightsError
 from runtime.ledger import Reader
 from runtime.ledger.opening import is_held
-from runtime.publishing.publisher import secrets_of
+from runtime.publisher import secrets_of
 from runtime.registry import Registry
+from runtime.station.changes import lanes_of
+from runtime.station.config import Camera, Ledger, Station, load_station
 from runtime.store import Store
-from runtime.template import Template
+from runtime.store.template import Template
 from runtime.weights import digest_of
 
 

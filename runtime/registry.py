@@ -22,10 +22,10 @@ from runtime import hookspecs
 from runtime.detector import Detector
 from runtime.errors import ConfigError, PluginError
 from runtime.evaluation_protocol import EvaluationProtocol
-from runtime.header import MAX_TEXT_BYTES
-from runtime.manifest import Version
-from runtime.publishing.publisher import Publisher
+from runtime.publisher import Publisher
+from runtime.store.manifest import Version
 from runtime.weights import WeightFile
+from runtime.wire.header import MAX_TEXT_BYTES
 
 #: What a detector or a protocol may be called: a file name in the store, a word in station files and options.
 _SLUG = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
@@ -114,6 +114,18 @@ class Registry:
         except PluginError as error:
             return record | {"version": None, "settings": [], "error": str(error)}
         return record | {"version": detector.version, "settings": list(detector.settings_model.model_fields)}
+
+    def describe_publisher(self, name: str) -> dict[str, Any]:
+        """Return what `edgead plugins` lists about a publisher; makes it once to learn its options and what it needs.
+
+        ``needs``: what to `pip install` for its protocol, empty where nothing is needed.
+        """
+        record = {"name": name, "distribution": self.owners[f"publisher {name!r}"]}
+        try:
+            publisher = self.publisher(name)
+        except PluginError as error:
+            return record | {"needs": "", "options": [], "error": str(error)}
+        return record | {"needs": publisher.requirement, "options": list(publisher.options_model.model_fields)}
 
 
 def load_plugins(builtins: Iterable[str], *, entry_points: bool = True) -> Registry:

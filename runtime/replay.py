@@ -9,21 +9,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from runtime.config import Station
 from runtime.errors import ConfigError, EdgeadError, LedgerError, PluginError
 from runtime.inspection import Inspection, Verdict, decide
 from runtime.ledger import Reader, evidence
 from runtime.ledger.reader import find
-from runtime.link import one_line
 from runtime.registry import Registry
+from runtime.station.config import Station
 from runtime.store import Store
-from runtime.wire import FRAME_TOPIC, decode_frame, decode_inspection
+from runtime.wire.messages import FRAME_TOPIC, decode_frame, decode_inspection
+from runtime.worker.link import one_line
 
 if TYPE_CHECKING:
     import numpy as np
 
     from runtime.detector import DetectorResult
-    from runtime.template import Template
+    from runtime.store.template import Template
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +99,8 @@ def _image(shape: tuple[int, int, int], pixels: memoryview, *, swapped: bool) ->
 def _infer(
     station: Station, template: Template, registry: Registry, image: np.ndarray, device: str | None
 ) -> DetectorResult:
-    from runtime.engine import Engine
-    from runtime.selftest import check_version
+    from runtime.engines.engine import Engine
+    from runtime.engines.selftest import check_version
 
     detector = registry.detector(template.manifest.detector.name)
     check_version(template, detector.version)
@@ -116,7 +116,7 @@ def _infer(
 
 def _difference(stored: Inspection, stored_map: bytes, answer: DetectorResult, verdict: Verdict) -> str:
     """Say where the new answer is not the stored one, bit for bit; empty if nowhere."""
-    from runtime.answers import encode_map
+    from runtime.wire.answers import encode_map
 
     if stored.verdict is Verdict.NOT_DECIDABLE:
         return f"the stored inspection is NotDecidable ({stored.error}); the detector now says {verdict.label}"

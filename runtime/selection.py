@@ -9,15 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runtime.activation import Activation
-from runtime.changes import lanes_of
-from runtime.config import Station
 from runtime.errors import ConfigError, EdgeadError, TemplateError
 from runtime.preflight import check_lane, check_template
 from runtime.registry import Registry
-from runtime.station_edit import StationEdit, edit_detector
+from runtime.station.changes import lanes_of
+from runtime.station.config import Station
+from runtime.station.edit import StationEdit, edit_detector
 from runtime.store import Store
-from runtime.template import Template
+from runtime.store.activation import Activation
+from runtime.store.template import Template
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from calibration.jobs.checks import (
 )
 from calibration.references import References
 from calibration.report import write_report
-from runtime.manifest import DetectorIdentity
 from runtime.registry import Registry
 from runtime.store import Store
+from runtime.store.manifest import DetectorIdentity
 
 
 @dataclass(frozen=True, kw_only=True)

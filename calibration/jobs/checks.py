@@ -12,11 +12,11 @@ from pydantic import BaseModel
 from calibration.calibrate import resolve_settings
 from runtime.detector import Detector
 from runtime.errors import ConfigError
-from runtime.manifest import SLUG
-from runtime.presets import load_preset
-from runtime.yamlfile import parse_value
+from runtime.station.presets import load_preset
+from runtime.station.yamlfile import parse_value
+from runtime.store.manifest import SLUG
 
-#: Characters of who and why that a line of the ref log (``runtime.reflog.LogEntry``) takes.
+#: Characters of who and why that a line of the ref log (``runtime.store.reflog.LogEntry``) takes.
 _MOST_WHO, _MOST_WHY = 200, 2000
 
 

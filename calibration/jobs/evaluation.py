@@ -14,7 +14,7 @@ from calibration.evaluate import evaluate, write_maps, write_scores
 from calibration.jobs.checks import check_device, chosen_settings, make_room
 from calibration.references import References
 from runtime.detector import Detector, TemplateContent
-from runtime.engine import Engine
+from runtime.engines.engine import Engine
 from runtime.errors import ConfigError, TemplateError
 from runtime.registry import Registry
 from runtime.store import Store

@@ -15,10 +15,10 @@ from calibration.jobs.checks import check_device, check_log_entry, check_product
 from calibration.references import References
 from runtime.detector import Detector
 from runtime.errors import ConfigError, TemplateError
-from runtime.manifest import DetectorIdentity
 from runtime.registry import Registry
 from runtime.store import Store
-from runtime.template import Template
+from runtime.store.manifest import DetectorIdentity
+from runtime.store.template import Template
 
 
 @dataclass(frozen=True, kw_only=True)

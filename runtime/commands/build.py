@@ -40,9 +40,9 @@ def build(
     What is there and whole is not built again. Exit code 9: an engine cannot be built, or answers otherwise than the
     reference; what runs stays as it is.
     """
-    from runtime.config import load_station
     from runtime.engines.ahead import build_station, with_choice
     from runtime.engines.settings import EngineSettings
+    from runtime.station.config import load_station
     from runtime.terminal import print_json, progress_bars, say, show
 
     loaded, registry = load_station(station), plugins_of(context)

@@ -112,8 +112,8 @@ def replay(
     as_json: Json = False,
 ) -> None:
     """Compute a stored verdict again from the stored frame and template; exit code 1 if a single bit differs."""
-    from runtime.config import load_station
     from runtime.replay import replay as compute
+    from runtime.station.config import load_station
     from runtime.terminal import show
 
     again = compute(load_station(station), result, plugins_of(context), device=device)
@@ -123,8 +123,8 @@ def replay(
 
 def _places(station: Path, ledger: Path | None) -> tuple[Path, Path]:
     """Return the ledger's file and its folder of evidence."""
-    from runtime.config import EVIDENCE_FOLDER, LEDGER_FILE, load_station
     from runtime.errors import ConfigError
+    from runtime.station.config import EVIDENCE_FOLDER, LEDGER_FILE, load_station
 
     if ledger is not None:
         folder = ledger if ledger.is_dir() else ledger.parent

@@ -1,4 +1,4 @@
-"""Commands about this machine: plugins, health, backbone weight files, benchmarks."""
+"""Commands about this machine: health and benchmarks."""
 
 from __future__ import annotations
 
@@ -29,22 +29,6 @@ def common(
 ) -> None:
     """Take the options of edgead itself."""
     del version
-
-
-def plugins(context: typer.Context, as_json: Json = False) -> None:
-    """List detectors with the package each came from, and plugins that could not be loaded."""
-    from runtime.terminal import print_json, show
-
-    registry = plugins_of(context)
-    detectors = [registry.describe(name) for name in sorted(registry.detectors)]
-    broken = [{"plugin": b.plugin, "distribution": b.distribution, "error": b.error} for b in registry.broken]
-    if as_json:
-        print_json({"detectors": detectors, "broken": broken})
-        return
-    show(detectors, False, ("name", "version", "distribution", "plugin"), "detectors")
-    broken += [each | {"plugin": each["name"]} for each in detectors if "error" in each]
-    if broken:
-        show(broken, False, ("plugin", "distribution", "error"), "broken")
 
 
 def doctor(context: typer.Context, as_json: Json = False) -> None:
@@ -88,8 +72,8 @@ def bench(
 
             figures: dict[str, Any] | None = bench_host(frames, progress)
         elif what == "detector":
-            from runtime.config import load_station
             from runtime.engines.bench import bench_detector
+            from runtime.station.config import load_station
 
             builtins = context.find_root().obj
             figures = bench_detector(load_station(station), plugins_of(context), builtins, progress, frames)

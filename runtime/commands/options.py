@@ -53,8 +53,8 @@ def login() -> str:
 
 def address(station: Path | None, connect: str, key: str) -> str:
     """Return the address to connect to: ``key`` of the station file where one is given, else ``connect``."""
-    from runtime.address import reachable
-    from runtime.config import load_station
+    from runtime.station.address import reachable
+    from runtime.station.config import load_station
 
     return reachable(getattr(load_station(station), key) if station else connect)
 

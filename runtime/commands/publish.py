@@ -23,9 +23,9 @@ def publish(
     import logging
     import threading
 
-    from runtime.config import load_station
     from runtime.publishing.process import ended_by_signals
     from runtime.publishing.process import publish as run
+    from runtime.station.config import load_station
 
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s"

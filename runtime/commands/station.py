@@ -12,7 +12,7 @@ from runtime.commands.options import STATION, Json, StationFile, StationOption, 
 
 def init(folder: Annotated[Path, typer.Argument(help="New folder for the station.")]) -> None:
     """Make a folder with a commented station file, an empty template store and a place for good pictures."""
-    from runtime.scaffold import make_station
+    from runtime.station.scaffold import make_station
     from runtime.terminal import say
 
     say(make_station(folder))
@@ -25,8 +25,8 @@ def validate(
     as_json: Json = False,
 ) -> None:
     """Check a station file, its addresses, store and templates; exit code 2 and every fault, with its line."""
-    from runtime.config import station_schema
     from runtime.preflight import check_station
+    from runtime.station.config import station_schema
     from runtime.terminal import print_json, show
 
     if schema:
@@ -48,10 +48,10 @@ def run(
     """
     import logging
 
-    from runtime.config import load_station
     from runtime.engines.ahead import prepare
-    from runtime.host import Host
+    from runtime.host.loop import Host
     from runtime.publishing.supervisor import Publishers
+    from runtime.station.config import load_station
     from runtime.terminal import say
 
     logging.basicConfig(
@@ -115,8 +115,8 @@ def watch(
     as_json: Annotated[bool, typer.Option("--json", help="Print each result as a JSON line, then the totals.")] = False,
 ) -> None:
     """Show a station's results as they come. Exit code 1 if fewer than --count came, 7 if none did."""
-    from runtime import watch as room
-    from runtime.subscriber import Subscriber
+    from runtime.client import watch as room
+    from runtime.client.subscriber import Subscriber
     from runtime.terminal import print_json
 
     with Subscriber(address(station, connect, "results")) as subscriber:
@@ -132,7 +132,7 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Ask a running station how it is; exit code 0 only when it is ready, 7 when nothing answers."""
-    from runtime.subscriber import ask_status
+    from runtime.client.subscriber import ask_status
     from runtime.terminal import print_json
 
     answer = ask_status(address(station, connect, "status"))

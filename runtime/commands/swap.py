@@ -11,8 +11,8 @@ import typer
 from runtime.commands.options import STATION, Json, StationFile, Who, Why, login, plugins_of
 
 if TYPE_CHECKING:
-    from runtime.config import Station
     from runtime.registry import Registry
+    from runtime.station.config import Station
 
 #: States of the record in which what ran before runs.
 _FAILED = ("refused", "rolled_back")
@@ -42,7 +42,7 @@ def apply(
     Exit code 0: applied, or nothing to change. 1: refused by the new worker's self-test, or taken back: what ran
     before runs. 2: an invalid file, or a key that needs a restart: nothing was touched. 7: no host answers.
     """
-    from runtime.config import load_station
+    from runtime.station.config import load_station
     from runtime.terminal import print_json
 
     address = _address(load_station(station), connect)
@@ -71,9 +71,9 @@ def use(
     A detector is written into the station file (comments stay); a template is activated in the store. Exit codes as
     of `apply`. Without a running host the change is made and takes effect at the next start: exit code 0.
     """
-    from runtime.config import load_station
     from runtime.errors import EdgeadError, StationError
     from runtime.selection import choose, taken_back
+    from runtime.station.config import load_station
     from runtime.terminal import print_json, say
 
     wanted, registry, who = load_station(station), plugins_of(context), who or login()
@@ -112,9 +112,9 @@ def recipe(
 
     It survives a restart of the host. Exit code 2: no camera knows it; 7: no host answers.
     """
-    from runtime.config import load_station
-    from runtime.recipes import HEADINGS, pick_recipe, recipes_of
-    from runtime.subscriber import ask_status
+    from runtime.client.recipes import HEADINGS, pick_recipe, recipes_of
+    from runtime.client.subscriber import ask_status
+    from runtime.station.config import load_station
     from runtime.terminal import say, show
 
     address = _address(load_station(station), connect)
@@ -125,7 +125,7 @@ def recipe(
 
 
 def _address(wanted: Station, connect: str) -> str:
-    from runtime.address import reachable
+    from runtime.station.address import reachable
 
     return reachable(connect or wanted.status)
 
@@ -146,7 +146,7 @@ class _Errand:
 
         Its ``state``: unchanged, planned, accepted (nobody waited), applied, watched, refused or rolled_back.
         """
-        from runtime.application import begin, follow
+        from runtime.client.application import begin, follow
         from runtime.terminal import say
 
         record = self._checked_plan()
@@ -164,7 +164,7 @@ class _Errand:
 
     def _checked_plan(self) -> dict[str, Any]:
         """Check the file beside its host; return the host's plan. ``ConfigError`` names every fault, one a line."""
-        from runtime.application import plan
+        from runtime.client.application import plan
         from runtime.errors import ConfigError
         from runtime.preflight import check_station
 
@@ -191,8 +191,8 @@ def _show_plan(record: dict[str, Any], as_json: bool) -> None:
 
 def _silence(address: str) -> str | None:
     """Return why no host answers, None if one does."""
+    from runtime.client.subscriber import ask_status
     from runtime.errors import StationError
-    from runtime.subscriber import ask_status
 
     try:
         ask_status(address)

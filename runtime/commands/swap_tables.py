@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from runtime.recipes import HEADINGS, recipes_of
+from runtime.client.recipes import HEADINGS, recipes_of
 from runtime.terminal import print_table, say, show
 
 #: Swaps `edgead status` shows, the newest; --json has all that the host remembers.

@@ -22,7 +22,7 @@ def templates_list(
     as_json: Json = False,
 ) -> None:
     """List the templates of a store; the active ones are marked."""
-    from runtime.inventory import HEADINGS, list_templates
+    from runtime.store.inventory import HEADINGS, list_templates
     from runtime.terminal import say, show
 
     records = list_templates(open_store(store), product)
@@ -38,7 +38,7 @@ def templates_list(
 @app.command("show")
 def templates_show(template: TemplateId, store: StoreDir = STORE, as_json: Json = False) -> None:
     """Show one template: settings, thresholds, provenance, and its ref log."""
-    from runtime.inventory import describe_template
+    from runtime.store.inventory import describe_template
     from runtime.terminal import show
 
     show(describe_template(open_store(store), template, brief=not as_json), as_json, title=f"template {template}")

@@ -28,9 +28,9 @@ def trigger(
     """
     import secrets
 
+    from runtime.client.triggers import TriggerClient
     from runtime.inspection import Verdict
     from runtime.terminal import print_json, say
-    from runtime.trigger_client import TriggerClient
 
     number = secrets.randbits(63) if trigger_id is None else trigger_id
     with TriggerClient(address(station, connect, "frames")) as client:

@@ -12,9 +12,9 @@ from runtime.delivery.intake import CREDIT, Arrival, Intake, Life
 from runtime.delivery.messages import Delivery, Gap, Heartbeat, Request, Start, Unsubscribe, decode_answer
 from runtime.delivery.router import Connection
 from runtime.errors import ConfigError, StationError, WireError
-from runtime.header import is_name
 from runtime.inspection import Inspection
 from runtime.shell import signals_held_back
+from runtime.wire.header import is_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,7 +55,7 @@ class Delivered:
 
     def anomaly_map(self) -> np.ndarray | None:
         """Return the map as float32 [h, w], higher = more anomalous, or None if it was not delivered."""
-        from runtime.answers import decode_map
+        from runtime.wire.answers import decode_map
 
         if self.inspection.map is None or self.map_payload is None:
             return None

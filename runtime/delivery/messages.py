@@ -1,7 +1,8 @@
 """The messages of durable delivery, as functions from bytes to values. No socket in this file.
 
-Topic and header part are built as all others of the protocol are (``runtime.header``); ``docs/delivery.md`` describes
-them for other languages. Damaged bytes give ``WireError`` with a word of ``header.REFUSALS`` and nothing else.
+Topic and header part are built as all others of the protocol are (``runtime.wire.header``); ``docs/delivery.md``
+describes them for other languages. Damaged bytes give ``WireError`` with a word of ``header.REFUSALS`` and nothing
+else.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from operator import attrgetter
 from typing import Any, TypeAlias
 
 from runtime.errors import WireError
-from runtime.header import (
+from runtime.inspection import Inspection
+from runtime.wire.header import (
     Buffer,
     Field,
     boolean,
@@ -27,8 +29,7 @@ from runtime.header import (
     text,
     topic_name,
 )
-from runtime.inspection import Inspection
-from runtime.wire import RESULT_SCHEMA, decode_result, result_topic
+from runtime.wire.messages import RESULT_SCHEMA, decode_result, result_topic
 
 TOPIC_PREFIX = b"ead.v1."
 SCHEMA_PREFIX = "edgead."

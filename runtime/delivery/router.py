@@ -10,9 +10,9 @@ import zmq
 from runtime.delivery.messages import DELIVERY_PARTS, MAX_CREDIT, Notice, Request, encode
 from runtime.delivery.window import MOST_UNANSWERED
 from runtime.errors import ConfigError
-from runtime.header import MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, Buffer
-from runtime.receiver import BoundedReceiver
 from runtime.shell import signals_held_back
+from runtime.wire.header import MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, Buffer
+from runtime.wire.receiver import BoundedReceiver
 
 #: Messages libzmq may hold for one subscriber: a full window, heartbeats and answers.
 _SEND_HIGH_WATER = MAX_CREDIT + 4 * MOST_UNANSWERED

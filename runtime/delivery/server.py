@@ -44,9 +44,9 @@ from runtime.delivery.messages import (
 from runtime.delivery.router import route
 from runtime.delivery.window import MOST_UNANSWERED, Window
 from runtime.errors import LedgerError, WireError
-from runtime.header import Buffer
 from runtime.ledger.outbox import Backlog, Outbox
-from runtime.receiver import BoundedReceiver
+from runtime.wire.header import Buffer
+from runtime.wire.receiver import BoundedReceiver
 
 log = logging.getLogger("edgead.deliveries")
 

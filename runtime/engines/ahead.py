@@ -13,19 +13,19 @@ from pathlib import Path
 from subprocess import run
 from typing import TYPE_CHECKING
 
-from runtime.assignment import lanes_of
-from runtime.config import Station, load_station
 from runtime.engines.approvals import approval_name, read_approval
 from runtime.engines.settings import EngineSettings
 from runtime.engines.shapes import shapes_of
 from runtime.errors import ConfigError, EngineError
+from runtime.lane.assignment import lanes_of
 from runtime.registry import Registry, load_plugins
+from runtime.station.config import Station, load_station
 from runtime.store import Store
 
 if TYPE_CHECKING:
     from runtime.detector import Detector
     from runtime.engines.build import Built, Progress
-    from runtime.template import Template
+    from runtime.store.template import Template
 
 
 def wanted(station: Station, registry: Registry, camera: str | None = None) -> Iterator[tuple[Detector, Template]]:
@@ -103,8 +103,8 @@ def prepare(path: Path, builtins: tuple[str, ...]) -> str:
 
 def main(path: str, builtins: tuple[str, ...]) -> None:
     """Build for a station file, telling progress on stderr; exit code 9 with a sentence where that fails."""
+    from runtime.engines.openmp import wait_passively
     from runtime.errors import EdgeadError
-    from runtime.openmp import wait_passively
     from runtime.terminal import progress_bars, say
 
     wait_passively()

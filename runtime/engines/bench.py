@@ -21,13 +21,13 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from runtime.config import Station
+from runtime.client.watch import percentile
 from runtime.detector import Detector
 from runtime.doctor import cpu_name
-from runtime.engine import Engine
 from runtime.engines.ahead import wanted
 from runtime.engines.approvals import approval_name, read_approval
 from runtime.engines.choice import Chosen, choose
+from runtime.engines.engine import Engine
 from runtime.engines.fastest import PRECISIONS
 from runtime.engines.settings import EngineSettings
 from runtime.engines.shapes import shapes_of
@@ -35,8 +35,8 @@ from runtime.engines.target import installed
 from runtime.engines.timing import take_turns
 from runtime.errors import EngineError
 from runtime.registry import Registry
-from runtime.template import Template
-from runtime.watch import percentile
+from runtime.station.config import Station
+from runtime.store.template import Template
 
 Progress = Callable[[int, int, str], None]
 #: Longest a fresh process may take to its first result.
@@ -214,11 +214,11 @@ def _neighbour() -> Iterator[None]:
 
 _FRESH = """
 import json, resource, sys
-from runtime.openmp import wait_passively
+from runtime.engines.openmp import wait_passively
 wait_passively()
 from pathlib import Path
 from runtime.store import Store
-from runtime.worker import load
+from runtime.worker.process import load
 setup = json.loads(sys.argv[1])
 chosen = load(setup)
 chosen.engine.infer(Store(Path(setup["store"])).template(setup["template"]).golden()[0].frame)

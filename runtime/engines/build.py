@@ -12,21 +12,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch.export import ExportedProgram
 
 from runtime.detector import Detector, TemplateContent
-from runtime.engine import Engine, export
 from runtime.engines.approvals import approval_name, read_approval, withdraw_approval, write_approval
 from runtime.engines.backends import backend_of, load
 from runtime.engines.cache import EngineCache, Entry
+from runtime.engines.engine import Engine, export
 from runtime.engines.key import engine_key
+from runtime.engines.parity import GoldenReport, compare_golden
 from runtime.engines.precision import lower
 from runtime.engines.program import Program, layouts
 from runtime.engines.shapes import Shape, shapes_of
 from runtime.engines.target import Target
 from runtime.errors import EngineError
-from runtime.parity import GoldenReport, compare_golden
-from runtime.template import GoldenFrame, Template
+from runtime.store.template import GoldenFrame, Template
 
 Progress = Callable[[int, int, str], None]
 
@@ -65,6 +66,7 @@ class _Job:
     target: Target
     cache: EngineCache
     progress: Progress
+    batch: int = 1
 
     def name(self, shape: Shape) -> str:
         """Return the name of the approval for frames of ``shape``."""
@@ -114,12 +116,33 @@ def build(
     ]
 
 
+def build_batch(
+    detector: Detector, template: Template, shape: Shape, target: Target, cache: EngineCache, batch: int, progress: Progress
+) -> Program:
+    """Return a program for ``batch`` frames of one shape at once, compiled where it is missing; for benches.
+
+    Nothing is approved by it: a worker's engines answer one frame at a time. Raises as ``build``.
+    """
+    job = _Job(detector, template, template.content(), template.golden(), target, cache, progress, batch)
+    cache.make()
+    return load(_entry(job, shape)[0], target)
+
+
 def program_key(
-    detector: Detector, content: TemplateContent, shape: Shape, target: Target
+    detector: Detector, content: TemplateContent, shape: Shape, target: Target, batch: int = 1
 ) -> tuple[str, ExportedProgram]:
-    """Export for one frame shape, in the target's precision; return the engine's key and the program."""
-    program = lower(export(detector, content, shape), target.precision)
-    return engine_key(program, target, backend_of(target.backend).options), program
+    """Export for one frame shape; return the engine's key, and the program in the target's precision.
+
+    An int8 program is still in fp32: its scales are chosen when it is compiled, and whoever has the same program finds
+    the engine made with the scales of whoever came first. Whether they suit another template is the gate's to say.
+    """
+    program = lower(export(detector, content, shape, batch), target.precision)
+    options = dict(backend_of(target.backend).options)
+    if target.precision == "int8":
+        from runtime.engines.quantisation import VERSION
+
+        options["quantisation"] = VERSION
+    return engine_key(program, target, options), program
 
 
 def _gate(job: _Job, programs: Mapping[Shape, Program]) -> GoldenReport:
@@ -142,13 +165,14 @@ def _find_whole(cache: EngineCache, key: str) -> Entry | None:
 def _entry(job: _Job, shape: Shape) -> tuple[Entry, bool, float]:
     """Return the engine's entry, whether it was compiled now, and the seconds that took."""
     started = time.monotonic()
-    approved = read_approval(job.cache, job.name(shape))
+    approved = read_approval(job.cache, job.name(shape)) if job.batch == 1 else None
     entry = None if approved is None else _find_whole(job.cache, approved["key"])
     if entry is not None:
         return entry, False, time.monotonic() - started
-    what = f"{job.detector.name} {' x '.join(map(str, shape))} {job.target.precision}"
+    sides = shape if job.batch == 1 else (job.batch, *shape)
+    what = f"{job.detector.name} {' x '.join(map(str, sides))} {job.target.precision}"
     job.progress(0, 1, f"export {what}")
-    key, program = program_key(job.detector, job.content, shape, job.target)
+    key, program = program_key(job.detector, job.content, shape, job.target, job.batch)
     job.progress(1, 1, f"export {what}")
     entry = _find_whole(job.cache, key)
     if entry is not None:
@@ -167,11 +191,29 @@ def _compile(job: _Job, shape: Shape, program: ExportedProgram, folder: Path, wh
     def tick(seconds: float) -> None:
         job.progress(min(int(seconds), _EXPECTED_S - 1), _EXPECTED_S, f"compile {what}")
 
-    record = dict(backend_of(job.target.backend).compile(program, folder, job.target, tick))
+    quantised = _quantised(job, shape, program) if job.target.precision == "int8" else {}
+    program = quantised.pop("program", program)
+    record = quantised | dict(backend_of(job.target.backend).compile(program, folder, job.target, tick))
     job.progress(_EXPECTED_S, _EXPECTED_S, f"compile {what}")
     return record | {
-        "inputs": [each.as_json() for each in layouts(job.detector, job.content, shape)],
+        "inputs": [each.as_json() for each in layouts(job.detector, job.content, shape, job.batch)],
         "target": job.target.marks(),
         "detector": f"{job.detector.name} {job.detector.version}",
         "frame_shape": list(shape),
     }
+
+
+def _quantised(job: _Job, shape: Shape, program: ExportedProgram) -> dict[str, Any]:
+    """Return the ``program`` in 8 bits, scaled by the golden frames of ``shape``, and what the manifest says of it."""
+    from runtime.engines.quantisation import quantise
+
+    if (job.target.backend, job.target.device) != ("inductor", "cpu"):
+        raise EngineError(
+            f"precision int8: expected the inductor backend on a cpu, found {job.target.backend} on "
+            f"{job.target.device}: nothing else was made for it; set worker.precision to fp16 or fp32"
+        )
+    bank = tuple(job.detector.bank(job.content).values())
+    frames = [each.frame for each in job.golden if (*each.frame.shape, 1)[:3] == shape]
+    levels = [torch.from_numpy(each.reshape(shape)[None]).expand(job.batch, -1, -1, -1).contiguous() for each in frames]
+    low, count = quantise(program, [(each, *bank) for each in levels])
+    return {"program": low, "quantised": count, "scales_from": job.template.digest}

@@ -24,10 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runtime.disk.filelock import wait_for_lock
 from runtime.engines.folder import check_owner, check_parents, make_folder
 from runtime.engines.target import FORMAT
 from runtime.errors import EngineError
-from runtime.filelock import wait_for_lock
 
 MANIFEST = "manifest.json"
 #: A manifest is a few kilobytes; more is no manifest.

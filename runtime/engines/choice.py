@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from runtime.detector import Detector, TemplateContent
-from runtime.engine import Engine
 from runtime.engines.approvals import approval_name, read_approval, write_approval
 from runtime.engines.backends import load
 from runtime.engines.cache import EngineCache
+from runtime.engines.engine import Engine
 from runtime.engines.program import Program
+from runtime.engines.selftest import SelfTest, self_test
 from runtime.engines.settings import EngineSettings
 from runtime.engines.shapes import Shape, shapes_of
 from runtime.engines.target import Target
 from runtime.errors import EngineError, TemplateError
-from runtime.selftest import SelfTest, self_test
-from runtime.template import Template
+from runtime.store.template import Template
 
 log = logging.getLogger("edgead.worker")
 

@@ -19,6 +19,7 @@ def main() -> None:
     os.nice(_NICENESS)
     import torch
     from torch._inductor import aot_compile
+    from torch.ao.quantization.fx import _decomposed as _decomposed  # the operations 8-bit programs are written in
 
     from runtime.engines.inductor import FALLBACKS, LIBRARY, OPTIONS
 

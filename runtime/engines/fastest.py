@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from runtime.config import Station
 from runtime.engines.ahead import wanted
 from runtime.engines.build import Built, Progress, build
 from runtime.engines.choice import choose
@@ -14,6 +13,7 @@ from runtime.engines.settings import EngineSettings
 from runtime.engines.timing import take_turns
 from runtime.errors import EngineError
 from runtime.registry import Registry
+from runtime.station.config import Station
 
 #: What is tried on which device: half the width in bytes is half the memory traffic, where the hardware has it.
 PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "bf16", "fp16")}

@@ -15,9 +15,12 @@ from torch.fx import Graph, GraphModule, Node
 
 from runtime.errors import EngineError
 
+#: What is tried on which device: half the width in bytes is half the memory traffic, where the hardware has it.
+PRECISIONS = {"cpu": ("fp32", "bf16", "int8"), "cuda": ("fp32", "bf16", "fp16")}
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _aten = torch.ops.aten
-_CONVOLUTIONS = {_aten.conv2d.default, _aten.conv2d.padding, _aten.convolution.default}
+#: Operations that are lowered.
+CONVOLUTIONS = {_aten.conv2d.default, _aten.conv2d.padding, _aten.convolution.default}
 #: Operations that stay in 16 bits where all they read is: they choose or clip values, or add two of them.
 _CARRIERS = {
     _aten.relu.default,
@@ -38,9 +41,10 @@ _CARRIERS = {
 def lower(program: ExportedProgram, precision: str) -> ExportedProgram:
     """Return the program with its convolutions in ``precision``; fp32: the program itself.
 
-    Inputs and outputs keep their dtypes. Raises ``EngineError`` where there is no convolution to lower.
+    int8: the program itself, too, because its scales take golden frames (``runtime.engines.quantisation``). Inputs and
+    outputs keep their dtypes. Raises ``EngineError`` where there is no convolution to lower.
     """
-    if precision == "fp32":
+    if precision in {"fp32", "int8"}:
         return program
     dtype = _DTYPES[precision]
     inputs, _ = program.example_inputs or ((), {})
@@ -75,21 +79,22 @@ def _lower_graph(module: GraphModule, dtype: torch.dtype) -> int:
                 user.replace_input_with(node, up)
     graph.lint()
     module.recompile()
-    return sum(node.target in _CONVOLUTIONS for node in low)
+    return sum(node.target in CONVOLUTIONS for node in low)
 
 
 def _lowered(graph: Graph) -> set[Node]:
     """Return the convolutions, and what reads nothing but lowered values and may carry them on."""
     low: set[Node] = set()
     for node in graph.nodes:
-        if not _is_float32(node):
+        if not is_float32(node):
             continue
         carries = node.target in _CARRIERS and all(each in low for each in node.all_input_nodes)
-        if carries or node.target in _CONVOLUTIONS:
+        if carries or node.target in CONVOLUTIONS:
             low.add(node)
     return low
 
 
-def _is_float32(node: Node) -> bool:
+def is_float32(node: Node) -> bool:
+    """Tell whether a node's result is a float32 tensor."""
     value = node.meta.get("val")
     return isinstance(value, torch.Tensor) and value.dtype == torch.float32

@@ -62,7 +62,7 @@ class Inputs:
             raise EngineError(f"compiled engine: expected contiguous inputs {expected}, found {named}")
 
 
-def layouts(detector: Detector, content: TemplateContent, frame_shape: Shape) -> list[Layout]:
-    """Return the inputs of the program ``runtime.engine.export`` makes: frame first, then the bank."""
-    frame = Layout((1, *frame_shape), "uint8")
+def layouts(detector: Detector, content: TemplateContent, frame_shape: Shape, batch: int = 1) -> list[Layout]:
+    """Return the inputs of the program ``runtime.engines.engine.export`` makes: frames first, then the bank."""
+    frame = Layout((batch, *frame_shape), "uint8")
     return [frame, *map(Layout.of, detector.bank(content).values())]

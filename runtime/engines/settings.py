@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runtime.config import Worker
 from runtime.engines.cache import EngineCache
 from runtime.engines.folder import default_folder
 from runtime.engines.target import Target, available_cores
+from runtime.station.config import Worker
 
 
 @dataclass(frozen=True)

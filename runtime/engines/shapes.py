@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from runtime.template import GoldenFrame
+from runtime.store.template import GoldenFrame
 
 #: (height, width, channels); channels 1 (grey) or 3 (RGB).
 Shape = tuple[int, int, int]

@@ -19,7 +19,7 @@ _ISA_KEYS = ("flags", "Features")
 
 @dataclass(frozen=True)
 class Target:
-    """``backend``: inductor, so far. ``precision``: a key of ``runtime.parity.LIMITS``.
+    """``backend``: inductor, so far. ``precision``: a key of ``runtime.engines.parity.LIMITS``.
 
     ``device``: torch device string. ``threads``: CPU threads the code is generated for, at least 1.
     """

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from runtime.engine import Engine
+from runtime.engines.engine import Engine
 
 #: Frames each engine answers before the first one that counts: caches, page faults, the threads' first wake-up.
 WARM_UP = 3

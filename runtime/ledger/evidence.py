@@ -14,12 +14,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from runtime import durable
+from runtime.disk import durable
 from runtime.errors import LedgerError
-from runtime.header import Buffer
 from runtime.inspection import Verdict
 from runtime.ledger.errors import told
 from runtime.ledger.records import Kept
+from runtime.wire.header import Buffer
 
 SCHEMA = "edgead.evidence/1"
 _SUFFIX = ".evidence"

@@ -14,11 +14,11 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from runtime.errors import LedgerError
-from runtime.header import Buffer
 from runtime.inspection import Verdict
 from runtime.ledger import evidence
 from runtime.ledger.errors import LedgerFull
 from runtime.ledger.records import Kept
+from runtime.wire.header import Buffer
 
 log = logging.getLogger("edgead.ledger")
 

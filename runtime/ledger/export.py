@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from runtime import durable
+from runtime.disk import durable
 from runtime.errors import ConfigError
 from runtime.ledger.errors import told
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from runtime.inspection import Verdict
 from runtime.ledger.reader import Reader, StoredEvent, StoredInspection, find
-from runtime.wire import decode_inspection
+from runtime.wire.messages import decode_inspection
 
 #: Columns of the table of inspections and of that of events, with their headings.
 HEADINGS = {

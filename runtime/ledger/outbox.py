@@ -20,12 +20,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from runtime.errors import LedgerError
-from runtime.header import is_name
 from runtime.ledger.anchor import read_anchor
 from runtime.ledger.errors import LedgerFull, told
 from runtime.ledger.schema import signed, unsigned
 from runtime.ledger.totals import Event
 from runtime.ledger.writer import Ledger
+from runtime.wire.header import is_name
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ from runtime.ledger.opening import hold
 from runtime.ledger.records import Earlier, EarlierTrigger, FrameKey, Kept, OpenTrigger, inspection_columns
 from runtime.ledger.schema import SCHEMA_VERSION, signed, unsigned
 from runtime.ledger.totals import Event
-from runtime.wire import encode_result
+from runtime.wire.messages import encode_result
 
 #: Seconds between checkpoints: the most a power cut can cost.
 CHECKPOINT_S = 1.0

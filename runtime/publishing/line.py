@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Self
 
 from runtime.errors import StationError
-from runtime.publishing.publisher import Pulse
+from runtime.publisher import Pulse, TriggerAnswer
 from runtime.publishing.pulse import HostPulse
-from runtime.publishing.triggers import TriggerAnswer, TriggerSender
-from runtime.triggers import TriggerHeader
+from runtime.publishing.triggers import TriggerSender
+from runtime.trigger import TriggerHeader
 
 #: Longest wait for the station to answer a command.
 ANSWER_S = 2.0
@@ -54,7 +54,7 @@ class StationLine:
 
     def select_recipe(self, camera: str, recipe: str) -> None:
         """Make ``recipe`` the camera's current one; see ``Line``."""
-        from runtime.control import ask
+        from runtime.client.ask import ask
 
         answer = ask(self._status, {"op": "recipe", "camera": camera, "recipe": recipe}, ANSWER_S)
         if answer.get("ok") is not True:

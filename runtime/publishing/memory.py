@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from runtime.durable import write_file
+from runtime.disk.durable import write_file
 from runtime.errors import ConfigError, TemplateError
 
 #: More than a subscriber may have unacknowledged (256) and than a fast line makes in the second before a record.

@@ -1,8 +1,8 @@
 """The process of one publisher: loads its plugin, checks its options, feeds it until it is told to stop.
 
-Started by ``runtime.publishing.supervisor`` with a socket (``runtime.link``): over it comes what to run, over it go
-figures; when the other end closes, because the host stopped or died, the publisher ends too: an orphan would hold its
-port. `edgead publish` calls ``publish`` directly.
+Started by ``runtime.publishing.supervisor`` with a socket (``runtime.worker.link``): over it comes what to run, over it
+go figures; when the other end closes, because the host stopped or died, the publisher ends too: an orphan would hold
+its port. `edgead publish` calls ``publish`` directly.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from runtime.address import reachable
-from runtime.canonical import encode
-from runtime.config import Station
+from runtime.disk.canonical import encode
 from runtime.errors import ConfigError, EdgeadError
-from runtime.link import Link, one_line
+from runtime.publisher import Publisher, PublisherContext
 from runtime.publishing.feed import StationFeed
 from runtime.publishing.line import StationLine
-from runtime.publishing.publisher import Publisher, PublisherContext
 from runtime.registry import Registry, load_plugins
+from runtime.station.address import reachable
+from runtime.station.config import Station
+from runtime.worker.link import Link, one_line
 
 log = logging.getLogger("edgead.publisher")
 

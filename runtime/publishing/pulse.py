@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import zmq
 
-from runtime.publishing.publisher import Pulse
+from runtime.publisher import Pulse
 
 #: Pause between two questions, as a PLC programmer expects of a heartbeat.
 ASK_S = 0.25

@@ -21,10 +21,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from runtime.config import Station
 from runtime.errors import ConfigError, StationError
 from runtime.lifecycle import State
-from runtime.link import Link
+from runtime.station.config import Station
+from runtime.worker.link import Link
 
 log = logging.getLogger("edgead.publishers")
 

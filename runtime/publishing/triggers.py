@@ -14,14 +14,15 @@ import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Self
 
 import zmq
 
 from runtime.errors import ConfigError, StationError, WireError
-from runtime.header import is_name
-from runtime.triggers import TriggerHeader
-from runtime.wire import decode_receipt, encode_trigger
+from runtime.publisher import TriggerAnswer
+from runtime.trigger import TriggerHeader
+from runtime.wire.header import is_name
+from runtime.wire.messages import decode_receipt, encode_trigger
 
 #: Pause before a trigger without receipt is sent again. Its receipt comes with its result, so this is no hurry.
 AGAIN_S = 1.0
@@ -29,18 +30,6 @@ AGAIN_S = 1.0
 MOST_WAITING = 256
 #: Refusals that pass: the station could not write the trigger down, or is not the one it will be.
 _PASSING = frozenset({"unrecorded"})
-
-
-class TriggerAnswer(NamedTuple):
-    """The station's word on a trigger: the ``seq`` of its result, or 0 and the word why it will never have one.
-
-    The result itself comes by the feed; not again where the station answers a repeated trigger with its first result.
-    """
-
-    camera: str
-    trigger_id: int
-    seq: int
-    refused: str
 
 
 class TriggerSender:

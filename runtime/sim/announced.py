@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from runtime.client.triggers import TriggerClient
 from runtime.sim.plan import DEADLINE_MS, Coming, Plan
 from runtime.testing.station import HandCamera
-from runtime.trigger_client import TriggerClient
-from runtime.wire import Receipt
+from runtime.wire.messages import Receipt
 
 CAMERA = "side"
 #: Longest time between a trigger and its frame, either way round; between a frame and its copy; past the deadline.

@@ -20,14 +20,14 @@ from typing import IO
 
 import numpy as np
 
+from runtime.client.triggers import TriggerClient
 from runtime.errors import StationError
 from runtime.sim import announced
 from runtime.sim.announced import AnnouncedParts
 from runtime.sim.follower import die_with_parent
 from runtime.sim.plan import Plan, draw_plan
 from runtime.testing.station import HandCamera
-from runtime.trigger_client import TriggerClient
-from runtime.wire import Receipt
+from runtime.wire.messages import Receipt
 
 CAMERA = "top"
 WINDOW = 16

@@ -19,16 +19,16 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from runtime.config import Station, load_station
-from runtime.control import ask
+from runtime.client.ask import ask
+from runtime.client.subscriber import ask_status
 from runtime.errors import StationError
 from runtime.local import free_addresses
 from runtime.sim import announced, camera, follower
 from runtime.sim.plan import DEADLINE_MS, Blow, Plan, PlannedBlow, draw_plan
 from runtime.sim.process import Child, stall_meter
 from runtime.sim.verdicts import CAMERA_FILE, DURABLE, DURABLE_FILE, LIVE_FILE, Evidence
+from runtime.station.config import Station, load_station
 from runtime.store import Store
-from runtime.subscriber import ask_status
 from runtime.testing.faulty import Faulty
 from runtime.testing.station import PRODUCT, host_command, put_template, write_station
 

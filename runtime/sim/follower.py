@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtime.client.subscriber import Subscriber
 from runtime.delivery.client import subscribe
 from runtime.inspection import Inspection
-from runtime.subscriber import Subscriber
 
 #: The name of a subscriber who has none.
 LIVE = "-"

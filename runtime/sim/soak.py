@@ -153,7 +153,7 @@ def _prepare(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def _station(path: Path, start_host: HostCommand) -> Iterator[LocalStation]:
-    from runtime.config import load_station
+    from runtime.station.config import load_station
 
     station, log = load_station(path), path.with_suffix(".log")
     with log.open("wb") as stream, child(start_host(path, _PLUGINS), stream) as process:

@@ -21,7 +21,7 @@ from runtime.ledger.reader import StoredInspection
 from runtime.sim import camera, follower
 from runtime.sim.plan import DEADLINE_MS, Coming, Kind, Plan, Planned
 from runtime.testing.faulty import right_answer
-from runtime.wire import decode_inspection
+from runtime.wire.messages import decode_inspection
 
 #: What an answer may take beyond its deadline on a machine that lets every process run at once.
 ALLOWANCE_MS = 100.0

@@ -9,8 +9,8 @@ from typing import Self
 
 import numpy as np
 
+from runtime.client.subscriber import Subscriber
 from runtime.inspection import Inspection
-from runtime.subscriber import Subscriber
 from runtime.testing.station import HandCamera, LocalStation
 
 #: How long a result may take after the last part was sent.

@@ -13,9 +13,9 @@ from typing import Any, Self
 
 import zmq
 
-from runtime.changes import LaneKey, lanes_of, plan_changes
-from runtime.config import Station, load_station
 from runtime.errors import EdgeadError
+from runtime.station.changes import LaneKey, lanes_of, plan_changes
+from runtime.station.config import Station, load_station
 from runtime.store import Store
 
 

@@ -10,16 +10,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-from runtime.config import Camera, Evidence, Ledger
 from runtime.frame import FrameHeader, PixelFormat
+from runtime.host.intake import Intake
+from runtime.host.ledger_records import LedgerRecords
+from runtime.host.publication import Asker, inspection_of, inspection_of_lost, receipt_of
+from runtime.host.records import Records
 from runtime.inspection import ErrorWord, Inspection, Verdict
-from runtime.intake import Intake
-from runtime.lane import Answer, Lane
-from runtime.ledger_records import LedgerRecords
-from runtime.publication import Asker, inspection_of, inspection_of_lost, receipt_of
-from runtime.records import Records
-from runtime.triggers import TriggerHeader
-from runtime.wire import Receipt, encode_frame, encode_trigger
+from runtime.lane.lane import Answer, Lane
+from runtime.station.config import Camera, Evidence, Ledger
+from runtime.trigger import TriggerHeader
+from runtime.wire.messages import Receipt, encode_frame, encode_trigger
 
 MS = 1_000_000
 EPOCH = 1_800_000_000 * 10**9

@@ -8,15 +8,15 @@ from typing import Any, cast
 
 import msgpack
 
-from runtime.assignment import Assignment
-from runtime.config import Guard, Station
+from runtime.changing.post import Post
+from runtime.changing.swap import Swap
 from runtime.frame import FrameHeader, PixelFormat
-from runtime.lane import Answer, Lane
+from runtime.host.publication import inspection_of
+from runtime.lane.assignment import Assignment
+from runtime.lane.lane import Answer, Lane
+from runtime.lane.tally import Tally
 from runtime.lifecycle import State
-from runtime.post import Post
-from runtime.publication import inspection_of
-from runtime.swap import Swap
-from runtime.tally import Tally
+from runtime.station.config import Guard, Station
 from runtime.testing.faulty import MAP_SIDE
 from runtime.testing.played_worker import PlayedWorker
 
@@ -30,7 +30,7 @@ Left = list[tuple[Lane, Answer]]
 class PlayedPost:
     """One post and everything that left it. ``assign(template, **camera)`` makes assignments.
 
-    Wants ``runtime.lane.Supervisor`` to be ``PlayedWorker``. Close it: descriptors and shared memory are real.
+    Wants ``runtime.lane.lane.Supervisor`` to be ``PlayedWorker``. Close it: descriptors and shared memory are real.
     """
 
     def __init__(self, assign: Callable[..., Assignment], **camera: Any) -> None:

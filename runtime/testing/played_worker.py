@@ -5,8 +5,8 @@ from __future__ import annotations
 import subprocess
 from typing import Any, cast
 
-from runtime.link import Link
-from runtime.supervisor import Supervisor
+from runtime.lane.supervisor import Supervisor
+from runtime.worker.link import Link
 
 
 class PlayedProcess:

@@ -16,16 +16,16 @@ from typing import Any, Self
 import numpy as np
 import zmq
 
-from runtime.config import Station, load_station
+from runtime.client.subscriber import Subscriber, ask_status
 from runtime.detector import Detector, DetectorContext
 from runtime.errors import StationError
 from runtime.frame import FrameHeader, PixelFormat
 from runtime.local import free_addresses, running_host, wait_until
-from runtime.manifest import DetectorIdentity, Thresholds
+from runtime.station.config import Station, load_station
 from runtime.store import Store
-from runtime.subscriber import Subscriber, ask_status
-from runtime.template import Template
-from runtime.wire import Receipt, decode_receipt, encode_frame
+from runtime.store.manifest import DetectorIdentity, Thresholds
+from runtime.store.template import Template
+from runtime.wire.messages import Receipt, decode_receipt, encode_frame
 
 PRODUCT = "part"
 #: Longest wait for anything that is bound to come: a worker's start on a loaded machine, not a promise of latency.
@@ -77,8 +77,8 @@ def write_station(folder: Path, cameras: Mapping[str, Mapping[str, Any]], **fiel
 def host_command(path: Path, plugins: Sequence[str]) -> list[str]:
     """Return the command line of a host that runs ``path`` with plugin modules of the test's own, and nothing else."""
     program = (
-        "import logging, sys\nfrom pathlib import Path\nfrom runtime.config import load_station\n"
-        "from runtime.host import Host\nlogging.basicConfig(level=logging.INFO)\n"
+        "import logging, sys\nfrom pathlib import Path\nfrom runtime.station.config import load_station\n"
+        "from runtime.host.loop import Host\nlogging.basicConfig(level=logging.INFO)\n"
         "path = Path(sys.argv[1])\nHost(load_station(path), tuple(sys.argv[2:]), path).run()"
     )
     return [sys.executable, "-P", "-c", program, str(path), *plugins]

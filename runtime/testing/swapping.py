@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from runtime.detector import Detector, DetectorContext
-from runtime.manifest import DetectorIdentity, Thresholds
 from runtime.store import Store
-from runtime.template import GoldenFrame
+from runtime.store.manifest import DetectorIdentity, Thresholds
+from runtime.store.template import GoldenFrame
 from runtime.testing.faulty import Faulty, right_answer
 from runtime.testing.nothing import Nothing
 from runtime.testing.station import PRODUCT, LocalStation, put_template, write_station

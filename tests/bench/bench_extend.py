@@ -23,7 +23,7 @@ from calibration.references import References
 from edgead import DetectorContext
 from plugins.hetmm import Hetmm
 from plugins.hetmm.settings import HetmmSettings
-from runtime.engine import Engine
+from runtime.engines.engine import Engine
 
 
 def main():

@@ -13,7 +13,7 @@ import argparse
 import statistics
 from pathlib import Path
 
-from runtime.openmp import wait_passively
+from runtime.engines.openmp import wait_passively
 
 wait_passively()  # as a station does, and before torch is loaded
 
@@ -30,7 +30,7 @@ from plugins.hetmm.paper import POST_PROCESSING  # noqa: E402
 from plugins.hetmm.settings import HetmmSettings  # noqa: E402
 from plugins.matching import pack  # noqa: E402
 from plugins.resize import Resize  # noqa: E402
-from runtime.presets import load_preset  # noqa: E402
+from runtime.station.presets import load_preset  # noqa: E402
 
 TABLE = ("windows", "alpha", "weight")
 

@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from runtime.openmp import wait_passively
+from runtime.engines.openmp import wait_passively
 
 wait_passively()  # as a station does, and before torch is loaded
 

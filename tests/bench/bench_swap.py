@@ -18,9 +18,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from runtime.config import load_station
-from runtime.control import ask
+from runtime.client.ask import ask
 from runtime.local import edgead_command, running_host, wait_until
+from runtime.station.config import load_station
 from runtime.store import Store
 from runtime.testing.paced_line import PacedLine, percentile_ms
 from runtime.testing.product import SimulatedProduct, write_dataset
@@ -30,8 +30,8 @@ from runtime.testing.swapping import with_threshold
 #: What each way replaces in the host before it runs.
 WAYS = {
     "idle": "",
-    "core": "import runtime.courtesy as c\nc.may_return = lambda: False\n",
-    "none": "import runtime.supervisor as s\ns.hold_back = s.let_go = lambda pid: None\n",
+    "core": "import runtime.lane.courtesy as c\nc.may_return = lambda: False\n",
+    "none": "import runtime.lane.supervisor as s\ns.hold_back = s.let_go = lambda pid: None\n",
 }
 CALM_S, SWAP_S = 10.0, 600.0
 GUARD = {"parts": 5, "verdict": None, "latency": None}
@@ -71,8 +71,8 @@ def calibrate(folder):
 def measure(path, way, templates, parts, options):
     """Return the figures of one run as a line."""
     program = (
-        f"{WAYS[way]}import sys\nfrom pathlib import Path\nfrom runtime.config import load_station\n"
-        "from runtime.host import Host\npath = Path(sys.argv[1])\n"
+        f"{WAYS[way]}import sys\nfrom pathlib import Path\nfrom runtime.station.config import load_station\n"
+        "from runtime.host.loop import Host\npath = Path(sys.argv[1])\n"
         "Host(load_station(path), ('plugins.hetmm',), path).run()"
     )
     command, log = [sys.executable, "-P", "-c", program, str(path)], path.with_suffix(".log")

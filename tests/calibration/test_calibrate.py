@@ -19,11 +19,11 @@ from calibration.held_out import spread
 from calibration.references import References
 from calibration.threshold import conformal_threshold
 from plugins.hetmm import Hetmm
-from runtime.engine import Engine
+from runtime.engines.engine import Engine
 from runtime.errors import ConfigError
 from runtime.images import read_image
-from runtime.manifest import DetectorIdentity
 from runtime.store import Store
+from runtime.store.manifest import DetectorIdentity
 
 OPTIONS = CalibrationOptions(false_reject=0.2, threads=1)
 

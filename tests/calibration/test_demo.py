@@ -5,10 +5,10 @@ import pytest
 from calibration import demo
 from calibration.calibrate import CalibrationOptions
 from calibration.demo import MARKER, DemoOptions, DemoOutcome, is_defective, run_demo
-from runtime.config import load_station
+from runtime.client.watch import Tally
 from runtime.errors import ConfigError
 from runtime.inspection import ErrorWord, Inspection, Verdict
-from runtime.watch import Tally
+from runtime.station.config import load_station
 
 
 def inspection(seq, kind, verdict, score):

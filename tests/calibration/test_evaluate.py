@@ -16,7 +16,7 @@ from calibration.dataset import read_dataset
 from calibration.evaluate import evaluate, measure, write_maps, write_scores
 from calibration.masks import resize_mask
 from calibration.metrics import pro
-from runtime.engine import Engine
+from runtime.engines.engine import Engine
 from runtime.errors import ConfigError
 
 

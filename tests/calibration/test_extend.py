@@ -19,12 +19,12 @@ from calibration.references import References
 from calibration.threshold import conformal_threshold
 from plugins.hetmm import Hetmm
 from runtime.detector import TemplateContent
-from runtime.engine import Engine
+from runtime.engines.engine import Engine
 from runtime.errors import ConfigError, PluginError, TemplateError
 from runtime.images import write_png
-from runtime.manifest import DetectorIdentity
 from runtime.store import Store
-from runtime.template import Template
+from runtime.store.manifest import DetectorIdentity
+from runtime.store.template import Template
 
 CALIBRATION = CalibrationOptions(false_reject=0.2, threads=1)
 OPTIONS = ExtensionOptions(threads=1)

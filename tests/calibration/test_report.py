@@ -18,8 +18,8 @@ from calibration.references import References
 from calibration.report import write_report
 from runtime.errors import ConfigError
 from runtime.images import overlay, write_png
-from runtime.manifest import DetectorIdentity
 from runtime.store import Store
+from runtime.store.manifest import DetectorIdentity
 
 VOID = {"meta", "img", "br"}
 

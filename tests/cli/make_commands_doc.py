@@ -63,6 +63,9 @@ def _sections(app, path):
     for command in app.registered_commands:
         yield _section(command.callback, f"{path} {command.name or command.callback.__name__}")
     for group in app.registered_groups:
+        alone = group.typer_instance.registered_callback
+        if getattr(alone, "invoke_without_command", None) is True:  # a group that is a command by itself
+            yield _section(alone.callback, f"{path} {group.name}")
         yield from _sections(group.typer_instance, f"{path} {group.name}")
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-import runtime.subscriber
+import runtime.client.subscriber
 from runtime.inspection import ErrorWord, Inspection, Verdict
 from runtime.ledger import FrameKey, Ledger
 
@@ -57,7 +57,7 @@ def test_a_witness_that_is_none_is_the_callers_fault(ledger, run):
 
 def test_status_shows_ledger_and_subscribers(monkeypatch, run):
     """`status` has a line for each figure of the ledger and for each subscriber, within 80 columns."""
-    monkeypatch.setattr(runtime.subscriber, "ask_status", lambda _address: STATUS)
+    monkeypatch.setattr(runtime.client.subscriber, "ask_status", lambda _address: STATUS)
     out = run("status").out
     assert max(map(len, out.splitlines())) <= 80
     rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.strip()}
@@ -69,7 +69,7 @@ def test_status_shows_ledger_and_subscribers(monkeypatch, run):
 def test_status_says_what_is_off(monkeypatch, run):
     """A station that keeps no ledger and delivers nothing says so."""
     monkeypatch.setattr(
-        runtime.subscriber, "ask_status", lambda _address: STATUS | {"ledger": None, "deliveries": None}
+        runtime.client.subscriber, "ask_status", lambda _address: STATUS | {"ledger": None, "deliveries": None}
     )
     rows = {line.split()[0]: line.split()[1:] for line in run("status").out.splitlines() if line.strip()}
     assert (rows["ledger"], rows["deliveries"]) == (["off"], ["off"])

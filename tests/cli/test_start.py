@@ -11,13 +11,15 @@ import edgead
 from runtime.local import edgead_command
 
 HEAVY = ("torch", "numpy", "pydantic", "cv2", "zmq", "scipy", "sklearn", "pluggy", "msgpack", "ruamel")
+#: What tells a group that is a command by itself, as `edgead plugins` is.
+_ALONE = "invoke_without_command"
 COMMANDS = (
     "demo", "init", "validate", "calibrate", "extend", "evaluate", "build", "run", "camera", "trigger", "watch",
     "status", "apply", "use", "recipe", "plugins", "doctor", "bench", "replay", "publish",
     "ledger check", "ledger show", "ledger export",
     "templates list", "templates show", "templates activate", "templates rollback", "templates verify",
     "templates export", "templates import", "weights list", "weights add", "weights fetch",
-    "sim chaos", "sim soak", "defects preview",
+    "sim chaos", "sim soak", "defects preview", "plugins check",
 )  # fmt: skip
 _HELP = f"""
 import json, sys
@@ -75,6 +77,7 @@ def test_the_list_of_commands_is_whole():
     whole = edgead.command_line()
     groups = {group.name: group.typer_instance for group in whole.registered_groups}
     found = [each.name or each.callback.__name__ for each in whole.registered_commands]
+    found += [name for name, app in groups.items() if getattr(app.registered_callback, _ALONE, None) is True]
     found += [f"{name} {each.name}" for name, app in groups.items() for each in app.registered_commands]
     assert sorted(found) == sorted(COMMANDS)
 

@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 import pytest
 
+from runtime.client.subscriber import ask_status
 from runtime.errors import StationError
 from runtime.local import free_addresses
-from runtime.subscriber import ask_status
 
 pytestmark = pytest.mark.system
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import edgead
-from runtime.manifest import DetectorIdentity, Thresholds
 from runtime.store import Store
-from runtime.template import GoldenFrame
+from runtime.store.manifest import DetectorIdentity, Thresholds
+from runtime.store.template import GoldenFrame
 from runtime.testing.faulty import Faulty
 from runtime.testing.nothing import MAP_SIDE, Nothing
 from runtime.testing.station import PRODUCT, local_station, put_template, write_station

@@ -60,6 +60,6 @@ def test_version_is_the_distributions():
 
 def test_the_host_never_imports_torch():
     """The host and everything it imports load neither torch nor a plugin nor calibration."""
-    modules, _ = loaded("import runtime.host")
-    assert "runtime.lane" in modules
-    assert modules.isdisjoint({"torch", "plugins", "calibration", "typer", "rich", "runtime.engine"})
+    modules, _ = loaded("import runtime.host.loop")
+    assert "runtime.lane.lane" in modules
+    assert modules.isdisjoint({"torch", "plugins", "calibration", "typer", "rich", "runtime.engines.engine"})

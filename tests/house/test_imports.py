@@ -15,13 +15,30 @@ ROOMS = ("runtime", "plugins", "calibration")
 # One forbidden import for each name in each contract of pyproject.toml; test_every_contract_is_planted counts them.
 PLANTED = [
     ("runtime/registry.py", "calibration.threshold", "rooms"),
-    ("runtime/host.py", "plugins.matching", "rooms"),
-    ("runtime/config.py", "typer", "rooms"),
+    ("runtime/host/loop.py", "plugins.matching", "rooms"),
+    ("runtime/station/config.py", "typer", "rooms"),
     ("calibration/threshold.py", "plugins.matching", "calibration knows no plugin"),
     ("calibration/metrics.py", "typer", "calibration knows no plugin"),
     ("plugins/hetmm/__init__.py", "runtime.store", "plugins are written as a stranger would"),
     ("plugins/matching.py", "calibration.metrics", "plugins are written as a stranger would"),
     ("plugins/resize.py", "typer", "plugins are written as a stranger would"),
+]
+# One import against the grain for each layer inside runtime that has one above it.
+UPWARDS = [
+    ("runtime/sim/soak.py", "runtime.commands.sim"),
+    ("runtime/host/loop.py", "runtime.sim.soak"),
+    ("runtime/changing/route.py", "runtime.host.loop"),
+    ("runtime/lane/lane.py", "runtime.changing.post"),
+    ("runtime/publishing/feed.py", "runtime.lane.lane"),
+    ("runtime/delivery/client.py", "runtime.publishing.feed"),
+    ("runtime/worker/process.py", "runtime.delivery.client"),
+    ("runtime/engines/engine.py", "runtime.worker.inspector"),
+    ("runtime/client/ask.py", "runtime.engines.engine"),
+    ("runtime/station/config.py", "runtime.client.ask"),
+    ("runtime/ledger/writer.py", "runtime.station.config"),
+    ("runtime/store/objects.py", "runtime.ledger.writer"),
+    ("runtime/wire/header.py", "runtime.store.objects"),
+    ("runtime/disk/durable.py", "runtime.wire.header"),
 ]
 
 
@@ -61,12 +78,35 @@ def test_a_forbidden_import_is_refused(copy, file, module, contract):
     assert f"{importer} -> {module}" in done.stdout
 
 
+def test_an_import_upwards_is_refused(copy):
+    """Inside runtime no layer knows one above it: each such import breaks the contract, and is named."""
+    for file, module in UPWARDS:
+        path = copy / file
+        path.write_text(path.read_text(encoding="utf-8") + f"\nimport {module}\n", encoding="utf-8")
+    done = lint_imports(copy)
+    assert re.search(r"^inside runtime.* BROKEN", done.stdout, re.MULTILINE), done.stdout + done.stderr
+    for file, module in UPWARDS:
+        assert f"{file.removesuffix('.py').replace('/', '.')} -> {module}" in done.stdout
+
+
+def contracts(kind):
+    """Return the contracts of one kind in pyproject.toml."""
+    with (REPOSITORY / "pyproject.toml").open("rb") as file:
+        return [c for c in tomllib.load(file)["tool"]["importlinter"]["contracts"] if c["type"] == kind]
+
+
 def test_every_contract_is_planted():
     """Each (contract, forbidden room) of pyproject.toml has a planted import above: a new contract needs one too."""
-    with (REPOSITORY / "pyproject.toml").open("rb") as file:
-        contracts = tomllib.load(file)["tool"]["importlinter"]["contracts"]
-    declared = {(c["source_modules"][0], module) for c in contracts for module in c["forbidden_modules"]}
+    declared = {(c["source_modules"][0], module) for c in contracts("forbidden") for module in c["forbidden_modules"]}
     assert {(file.split("/")[0], module.split(".")[0]) for file, module, _ in PLANTED} == declared
+
+
+def test_every_layer_is_planted_and_every_package_of_runtime_has_one():
+    """A new package inside runtime is given its layer, and a planted import against the grain."""
+    (layers,) = [c["layers"] for c in contracts("layers")]
+    assert {f"runtime.{file.split('/')[1]}" for file, _ in UPWARDS} == set(layers[1:])
+    packages = {f"runtime.{path.parent.name}" for path in (REPOSITORY / "runtime").glob("*/__init__.py")}
+    assert packages - {"runtime.testing"} == set(layers)
 
 
 def test_only_what_draws_for_a_person_uses_rich():

@@ -16,7 +16,7 @@ from plugins.backbones import normaliser
 from plugins.hetmm import Hetmm
 from plugins.hetmm.graph import Matching
 from plugins.hetmm.settings import HetmmSettings
-from runtime.engine import Engine
+from runtime.engines.engine import Engine
 
 SMALL = ((5, 3), (3, 3), (3, 1))
 TINY = {"image_size": 64, "windows": SMALL, "blur_sigma": 2.0, "blur_kernel": 9}

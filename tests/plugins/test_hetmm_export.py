@@ -9,7 +9,7 @@ import torch
 from edgead import DetectorContext
 from plugins.hetmm import Hetmm
 from plugins.hetmm.settings import HetmmSettings
-from runtime.engine import Engine, export
+from runtime.engines.engine import Engine, export
 
 SETTINGS = HetmmSettings(
     image_size=64,

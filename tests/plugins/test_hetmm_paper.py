@@ -15,8 +15,8 @@ from plugins.backbones import random_backbone
 from plugins.hetmm import Hetmm
 from plugins.hetmm.paper import POST_PROCESSING, PROTOCOL, Blur, Clean, MaxPool, image_score
 from plugins.hetmm.settings import HetmmSettings
-from runtime.presets import load_preset
 from runtime.registry import load_plugins
+from runtime.station.presets import load_preset
 from runtime.testing.product import SimulatedProduct, write_dataset
 
 # Section 8 of the specification as it is printed: forward x backward window / alpha / lambda for layers 1 to 3, and the

@@ -12,7 +12,7 @@ from edgead import DetectorContext, Frame
 from plugins.hetmm import Hetmm
 from plugins.hetmm import pts as pts_room
 from plugins.hetmm.settings import HetmmSettings
-from runtime.engine import Engine
+from runtime.engines.engine import Engine
 from runtime.testing.product import SimulatedProduct
 
 TINY = {"image_size": 48, "windows": ((3, 1), (3, 1), (3, 1)), "blur_sigma": 2.0, "blur_kernel": 9}

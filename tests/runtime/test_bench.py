@@ -6,7 +6,7 @@ import pytest
 
 from runtime.bench import BLOCK, FIRST_CONTACT, WINDOW, _case, _Echo
 from runtime.frame import PixelFormat
-from runtime.wire import decode_frame
+from runtime.wire.messages import decode_frame
 
 
 class Side:

@@ -15,7 +15,7 @@ from runtime.errors import StationError
 from runtime.inspection import Verdict
 from runtime.local import free_addresses
 from runtime.sources import Acquired
-from runtime.wire import Receipt, decode_frame, encode_receipt
+from runtime.wire.messages import Receipt, decode_frame, encode_receipt
 
 
 class Answering:

@@ -11,7 +11,7 @@ from runtime.camera import CameraClient, CameraOptions
 from runtime.errors import StationError, WireError
 from runtime.inspection import Verdict
 from runtime.sources import Acquired
-from runtime.wire import Receipt, decode_frame, encode_receipt
+from runtime.wire.messages import Receipt, decode_frame, encode_receipt
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from runtime.errands import Errands
 from runtime.errors import ConfigError, EdgeadError
-from runtime.wake import Call, Wake
+from runtime.host.wake import Call, Wake
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from runtime.lifecycle import State, station_state
-from runtime.slots import Slots
 from runtime.testing.played_worker import PlayedWorker
+from runtime.worker.slots import Slots
 
 S = 1_000_000_000
 STARTING, READY, DEGRADED, STOPPING, FAILED = State

@@ -6,10 +6,10 @@ import pytest
 
 from runtime.detector import DetectorContext
 from runtime.ledger import Ledger
-from runtime.manifest import DetectorIdentity, Thresholds
 from runtime.preflight import check_station
 from runtime.registry import load_plugins
 from runtime.store import Store
+from runtime.store.manifest import DetectorIdentity, Thresholds
 from runtime.testing.nothing import Nothing
 
 REGISTRY = load_plugins(("runtime.testing.nothing", "plugins.hetmm"), entry_points=False)

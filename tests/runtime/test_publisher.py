@@ -10,13 +10,13 @@ from textwrap import dedent
 
 import pytest
 
-from runtime.config import Station
 from runtime.errors import ConfigError
+from runtime.publisher import Secret
 from runtime.publishing.memory import REMEMBERED, Memory
 from runtime.publishing.process import check_publisher, config_crc32
-from runtime.publishing.publisher import Secret
 from runtime.publishing.supervisor import Publishers
 from runtime.registry import load_plugins
+from runtime.station.config import Station
 
 PLUGIN = """
     import time

@@ -2,10 +2,10 @@
 
 import pytest
 
-from runtime.config import load_station
 from runtime.errors import ConfigError, PluginError, TemplateError
 from runtime.registry import load_plugins
 from runtime.selection import choose, taken_back
+from runtime.station.config import load_station
 from runtime.store import Store
 from runtime.testing.faulty import Faulty
 from runtime.testing.nothing import Nothing

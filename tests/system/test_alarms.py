@@ -12,9 +12,9 @@ import pytest
 
 from runtime.detector import DetectorContext
 from runtime.inspection import ErrorWord, Verdict
-from runtime.manifest import DetectorIdentity, Thresholds
 from runtime.store import Store
-from runtime.template import GoldenFrame
+from runtime.store.manifest import DetectorIdentity, Thresholds
+from runtime.store.template import GoldenFrame
 from runtime.testing.faulty import Fault, Faulty, marked, right_answer
 from runtime.testing.station import PRODUCT, local_station
 

@@ -12,7 +12,6 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from runtime.exposure import find_fault, sample_frame
 from runtime.inspection import Verdict
 from runtime.ledger.schema import COLUMNS
 from runtime.sim.chaos import run_chaos
@@ -20,6 +19,7 @@ from runtime.sim.plan import Blow, Coming, Kind, draw_plan
 from runtime.sim.verdicts import CAMERA_FILE, DURABLE_FILE, LIVE_FILE, Books, judge
 from runtime.testing.faulty import Fault, right_answer
 from runtime.testing.station import host_command
+from runtime.worker.exposure import find_fault, sample_frame
 
 pytestmark = pytest.mark.system
 SEED, TRIGGERS, KILLS = 5, 500, 2

@@ -9,12 +9,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from runtime.answers import decode_preview
 from runtime.frame import PixelFormat
 from runtime.images import read_image, write_png
 from runtime.inspection import Verdict
 from runtime.local import edgead_command
 from runtime.testing.faulty import right_answer
+from runtime.wire.answers import decode_preview
 
 pytestmark = pytest.mark.system
 WAIT_MS = 60_000

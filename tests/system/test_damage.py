@@ -18,9 +18,9 @@ import pytest
 
 from runtime.errors import WireError
 from runtime.frame import PixelFormat
-from runtime.header import MAX_HEADER_BYTES, MAX_SIDE_PX, REFUSALS, U64
 from runtime.testing.faulty import right_answer
-from runtime.wire import FRAME_TOPIC, decode_frame
+from runtime.wire.header import MAX_HEADER_BYTES, MAX_SIDE_PX, REFUSALS, U64
+from runtime.wire.messages import FRAME_TOPIC, decode_frame
 
 pytestmark = pytest.mark.system
 WAIT_MS = 60_000

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import zmq
 
-from runtime.config import load_station
 from runtime.inspection import ErrorWord, Verdict
 from runtime.local import edgead_command
+from runtime.station.config import load_station
 from runtime.testing.faulty import Fault, marked
 from runtime.testing.station import PATIENCE_S, local_station
 

@@ -10,17 +10,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runtime.config import load_station
 from runtime.detector import DetectorContext
 from runtime.engines.cache import EngineCache
 from runtime.errors import EngineError, LedgerError, TemplateError
-from runtime.host import Host
+from runtime.host.loop import Host
 from runtime.inspection import Verdict
 from runtime.ledger import Reader, check, evidence
 from runtime.local import edgead_command
-from runtime.manifest import DetectorIdentity, Thresholds
+from runtime.station.config import load_station
 from runtime.store import Store
-from runtime.template import GoldenFrame
+from runtime.store.manifest import DetectorIdentity, Thresholds
+from runtime.store.template import GoldenFrame
 from runtime.testing.faulty import Faulty, right_answer
 from runtime.testing.station import PRODUCT, local_station, write_station
 

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 from runtime.camera import CameraOptions, replay
-from runtime.config import load_station
 from runtime.errors import ConfigError, LedgerError, PluginError, TemplateError
 from runtime.inspection import ErrorWord, Verdict
 from runtime.ledger import Ledger, Reader, check, evidence
@@ -24,6 +23,7 @@ from runtime.ledger.removal import forget
 from runtime.registry import load_plugins
 from runtime.replay import replay as compute
 from runtime.sources import Acquired
+from runtime.station.config import load_station
 from runtime.store import Store
 from runtime.testing.faulty import Fault, Faulty, marked, right_answer
 from runtime.testing.station import local_station
@@ -173,7 +173,7 @@ DISK = """
 import json, sys, threading, time
 from pathlib import Path
 import numpy as np
-from runtime.config import load_station
+from runtime.station.config import load_station
 from runtime.ledger import Reader, check
 from runtime.testing.station import local_station
 

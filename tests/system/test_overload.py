@@ -22,7 +22,7 @@ WAIT_MS = 60_000
 
 CHILD = """
 import sys
-from runtime.subscriber import Subscriber
+from runtime.client.subscriber import Subscriber
 with Subscriber(sys.argv[1], "test") as subscriber:
     for received in subscriber.results():
         print(received.inspection.frame_id, flush=True)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import zmq
 
-from runtime.wire import (
+from runtime.wire.messages import (
     decode_frame,
     decode_inspection,
     decode_receipt,

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from runtime.config import load_station
+from runtime.client.subscriber import ask_status
 from runtime.local import free_addresses, running_host
-from runtime.subscriber import ask_status
+from runtime.station.config import load_station
 from runtime.testing.station import PRODUCT, HandCamera
 
 pytestmark = pytest.mark.system

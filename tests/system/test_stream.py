@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from runtime.config import load_station
 from runtime.local import edgead_command, running_host
+from runtime.station.config import load_station
 from runtime.testing.product import SimulatedProduct, write_dataset
 from runtime.testing.station import LocalStation, write_station
 

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import zmq
 
-from runtime.config import load_station
-from runtime.control import ask
+from runtime.client.ask import ask
+from runtime.client.subscriber import Subscriber
 from runtime.inspection import ErrorWord, Inspection, Verdict
 from runtime.ledger import Reader, check
+from runtime.station.config import load_station
 from runtime.store import Store
-from runtime.subscriber import Subscriber
 from runtime.testing.faulty import Fault, marked
 from runtime.testing.station import PATIENCE_S, PRODUCT, HandCamera, LocalStation, local_station
 from runtime.testing.swapping import (
@@ -31,7 +31,7 @@ from runtime.testing.swapping import (
     with_golden,
     with_threshold,
 )
-from runtime.wire_event import EVENT_TOPIC_PREFIX, StationEvent, decode_event
+from runtime.wire.event import EVENT_TOPIC_PREFIX, StationEvent, decode_event
 
 pytestmark = pytest.mark.system
 

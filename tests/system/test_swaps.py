@@ -7,12 +7,12 @@ import itertools
 
 import pytest
 
-from runtime.control import ask
+from runtime.client.ask import ask
+from runtime.client.subscriber import ask_status
 from runtime.inspection import ErrorWord
 from runtime.ledger import Reader, check
 from runtime.local import wait_until
 from runtime.store import Store
-from runtime.subscriber import ask_status
 from runtime.testing.paced_line import PacedLine, percentile_ms
 from runtime.testing.station import PATIENCE_S, PRODUCT, local_station
 from runtime.testing.swapping import PLUGINS, edit, make_station, part, with_threshold

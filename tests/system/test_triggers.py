@@ -12,11 +12,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from runtime.client.triggers import TriggerClient
 from runtime.inspection import ErrorWord, Verdict
 from runtime.ledger import Reader, check
 from runtime.local import edgead_command
 from runtime.testing.station import HandCamera, local_station
-from runtime.trigger_client import TriggerClient
 
 FAULTY = ("runtime.testing.faulty",)
 pytestmark = pytest.mark.system

@@ -111,7 +111,7 @@ def clean(**more):
 def test_the_wheel_carries_what_it_needs(wheels):
     """The wheel holds the front door, the rooms, the presets and the licence, and no test or document."""
     names = zipfile.ZipFile(wheels["edgead"]).namelist()
-    for needed in ("edgead.py", "runtime/host.py", "plugins/hetmm/graph.py", "calibration/metrics.py"):
+    for needed in ("edgead.py", "runtime/host/loop.py", "plugins/hetmm/graph.py", "calibration/metrics.py"):
         assert needed in names
     assert {f"configs/{each.name}" for each in (REPOSITORY / "configs").glob("*.*") if each.suffix != ".pyc"} <= {
         *names
@@ -138,8 +138,8 @@ def test_plugins_are_found_or_blamed_from_a_hostile_folder(scripts, hostile):
 def test_the_installed_rooms_are_the_ones_used(scripts, hostile):
     """From the hostile folder every room, the presets among them, is the installed one."""
     code = (
-        "import edgead, runtime.worker, plugins.hetmm, calibration.metrics, configs\n"
-        "from runtime.presets import preset_names\n"
+        "import edgead, runtime.worker.process, plugins.hetmm, calibration.metrics, configs\n"
+        "from runtime.station.presets import preset_names\n"
         "assert 'hetmm' in preset_names()\n"
         "for module in (edgead, runtime, plugins, calibration, configs): print(module.__file__)"
     )

@@ -16,10 +16,10 @@ from typing import Any
 import msgpack
 
 from runtime.frame import Clock, FrameHeader, PixelFormat
-from runtime.header import U64
 from runtime.inspection import ErrorWord, Inspection, MapInfo, Verdict
-from runtime.triggers import TriggerHeader
-from runtime.wire import Receipt, encode_frame, encode_receipt, encode_result, encode_trigger
+from runtime.trigger import TriggerHeader
+from runtime.wire.header import U64
+from runtime.wire.messages import Receipt, encode_frame, encode_receipt, encode_result, encode_trigger
 
 HERE = Path(__file__).parent
 Vector = dict[str, Any]

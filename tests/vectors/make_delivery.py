@@ -27,8 +27,8 @@ from runtime.delivery.messages import (
     encode,
     encode_delivery,
 )
-from runtime.header import U64
-from runtime.wire import encode_result
+from runtime.wire.header import U64
+from runtime.wire.messages import encode_result
 
 HERE = Path(__file__).parent
 RESULT = encode_result(OK)[1]

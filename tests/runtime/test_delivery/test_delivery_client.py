@@ -25,9 +25,9 @@ from runtime.delivery.messages import (
     encode,
 )
 from runtime.errors import ConfigError, StationError, WireError
-from runtime.header import MAX_NAME_BYTES
 from runtime.inspection import Verdict
 from runtime.local import free_addresses
+from runtime.wire.header import MAX_NAME_BYTES
 
 STARTED = Subscribed(name="mes", acked=0, last_seq=0, credit=CREDIT, fresh=True, heartbeat_ms=1000)
 
@@ -35,7 +35,7 @@ STARTED = Subscribed(name="mes", acked=0, last_seq=0, credit=CREDIT, fresh=True,
 def delivery(simulator, seq, *, run="run"):
     """Return the delivery of a result."""
     from runtime.ledger import FrameKey
-    from runtime.wire import encode_result
+    from runtime.wire.messages import encode_result
 
     record = simulator.simulator.inspection(seq, FrameKey("top", 1, seq), seq, result_id=f"{run}-{seq}", map=None)
     return Delivery(seq=seq, historical=False, result=encode_result(record)[1])

@@ -12,7 +12,7 @@ import pytest
 import edgead
 from runtime.delivery import client, intake, messages, server, window
 from runtime.delivery.messages import ENDINGS, FIELDS, REASONS, Ack, Subscribe, Unsubscribe
-from runtime.header import MAX_HEADER_BYTES
+from runtime.wire.header import MAX_HEADER_BYTES
 
 TESTS = Path(__file__).parents[2]
 DOCUMENT = (TESTS.parent / "docs" / "delivery.md").read_text()
@@ -38,7 +38,7 @@ def test_field_tables_list_the_fields_in_wire_order(name):
 def test_optional_fields_are_those_with_a_default(kind):
     """What a table calls required the decoder requires, and the other way round."""
     required = {row[0] for row in rows(kind.__name__) if row[2] == "required"}
-    from runtime.header import _REQUIRED
+    from runtime.wire.header import _REQUIRED
 
     assert required == {field.name for field in FIELDS[kind] if field.default is _REQUIRED}
 

@@ -24,8 +24,8 @@ from runtime.delivery.messages import (
     inspection_of,
 )
 from runtime.errors import WireError
-from runtime.header import MAX_TEXT_BYTES, REFUSALS
-from runtime.wire import decode_result, result_topic
+from runtime.wire.header import MAX_TEXT_BYTES, REFUSALS
+from runtime.wire.messages import decode_result, result_topic
 
 VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "delivery.json").read_text())
 GOOD = [pytest.param(vector, id=vector["name"]) for vector in VECTORS["messages"]]

@@ -6,9 +6,9 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from edgead import Detector, TemplateContent, hookimpl
-from runtime.engine import Engine
-from runtime.manifest import DetectorIdentity, Thresholds
-from runtime.template import GoldenFrame
+from runtime.engines.engine import Engine
+from runtime.store.manifest import DetectorIdentity, Thresholds
+from runtime.store.template import GoldenFrame
 
 SIDE = 8
 CHANNELS = 16

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from runtime.config import load_station
 from runtime.engines.ahead import build_station, is_ready, prepare, wanted, with_choice
 from runtime.engines.fastest import fastest_precision
 from runtime.engines.settings import EngineSettings
 from runtime.errors import ConfigError, EngineError
 from runtime.registry import load_plugins
+from runtime.station.config import load_station
 from runtime.testing.station import local_station, write_station
 
 CAMERAS = {"top": {"product": "part", "detector": "spot"}, "side": {"product": "part", "detector": "spot"}}
@@ -56,7 +56,7 @@ def test_looking_costs_no_torch(shop, spot, station):
     program = (
         "import sys; sys.path.insert(0, sys.argv[2])\n"
         "import runtime.engines.ahead as ahead, runtime.engines.approvals, runtime.engines.cache\n"
-        "from runtime.config import load_station\n"
+        "from runtime.station.config import load_station\n"
         "ahead.EngineSettings.of(load_station(ahead.Path(sys.argv[1])).worker)\n"
         "print('torch' in sys.modules)"
     )

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from runtime.config import load_station
 from runtime.engines.bench import _Case, bench_detector
 from runtime.engines.timing import WARM_UP, take_turns
 from runtime.registry import load_plugins
+from runtime.station.config import load_station
 from runtime.testing.station import write_station
 
 CAMERAS = {"top": {"product": "part", "detector": "spot"}}

@@ -7,7 +7,7 @@ from runtime.engines.cache import EngineCache
 from runtime.engines.shapes import MAX_SHAPES, shapes_of
 from runtime.engines.target import Target
 from runtime.errors import EngineError
-from runtime.template import GoldenFrame
+from runtime.store.template import GoldenFrame
 
 
 def test_an_engine_is_built_once(spot, shop):

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from runtime.engine import Engine
 from runtime.engines import inductor
 from runtime.engines.build import build
 from runtime.engines.choice import choose
+from runtime.engines.engine import Engine
 from runtime.engines.settings import EngineSettings
 from runtime.engines.target import Target
 from runtime.errors import ConfigError, EngineError

@@ -134,7 +134,7 @@ def test_the_isa_is_the_processors(monkeypatch):
 _OTHER_PROCESS = """
 import sys; sys.path.insert(0, sys.argv[1])
 import spot
-from runtime.engine import export
+from runtime.engines.engine import export
 from runtime.engines.key import digest_program
 print(digest_program(export(spot.Spot(), spot.content_of(2), (32, 40, 3))))
 """
@@ -142,7 +142,7 @@ print(digest_program(export(spot.Spot(), spot.content_of(2), (32, 40, 3))))
 
 def test_another_process_gives_the_same_key(spot):
     """The digest does not depend on the process: hash seeds, addresses, counters."""
-    from runtime.engine import export
+    from runtime.engines.engine import export
 
     here = digest_program(export(spot.Spot(), spot.content_of(2), (32, 40, 3)))
     folder = str(Path(spot.__file__).parent)

@@ -8,7 +8,7 @@ from torch.nn import functional
 from edgead import DetectorContext
 from plugins.hetmm import Hetmm
 from plugins.hetmm.settings import HetmmSettings
-from runtime.engine import export
+from runtime.engines.engine import export
 from runtime.engines.lint import lint
 from runtime.frame import Frame
 from runtime.testing.product import SimulatedProduct

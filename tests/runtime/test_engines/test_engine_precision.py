@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from runtime.engine import export
+from runtime.engines.engine import export
 from runtime.engines.precision import lower
 from runtime.errors import EngineError
 

@@ -11,7 +11,7 @@ from runtime.inspection import ErrorWord, Verdict
 from runtime.ledger import Event, FrameKey, Ledger, LedgerError, Reader, check
 from runtime.ledger.records import Kept
 from runtime.ledger.schema import signed, unsigned
-from runtime.wire import encode_result
+from runtime.wire.messages import encode_result
 
 
 def test_the_sequence_goes_on_over_runs(opened):

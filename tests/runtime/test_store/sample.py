@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from runtime.manifest import DetectorIdentity, Reference, Thresholds
 from runtime.store import Store
-from runtime.template import GoldenFrame, Template
+from runtime.store.manifest import DetectorIdentity, Reference, Thresholds
+from runtime.store.template import GoldenFrame, Template
 
 POOLED = 50
 

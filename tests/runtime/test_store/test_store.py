@@ -11,8 +11,8 @@ import pytest
 from pydantic import ValidationError
 
 from runtime.errors import TemplateError
-from runtime.manifest import DetectorIdentity, Thresholds
 from runtime.store import Store
+from runtime.store.manifest import DetectorIdentity, Thresholds
 
 
 def test_template_comes_back_as_it_was_put(store, sample):

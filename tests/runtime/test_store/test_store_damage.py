@@ -7,10 +7,9 @@ import re
 import numpy as np
 import pytest
 
-from runtime import integrity
 from runtime.errors import TemplateError
-from runtime.integrity import Problem
-from runtime.store import Store
+from runtime.store import Store, integrity
+from runtime.store.integrity import Problem
 
 
 def flip(path, at):
@@ -230,7 +229,7 @@ def test_active_ref_to_a_template_of_another_is_refused_and_found(store, abc, sa
 
 def test_object_too_large_to_read_again_is_not_written(store, sample, monkeypatch):
     """A bank that reading would refuse is refused before anything is written, with its size and what to do."""
-    monkeypatch.setattr("runtime.objects.MAX_OBJECT_BYTES", 100)
+    monkeypatch.setattr("runtime.store.objects.MAX_OBJECT_BYTES", 100)
     with pytest.raises(TemplateError, match=r"at most 100 bytes, found \d{3,} .*fewer references or a smaller image"):
         sample.put(store, 1)
     assert not [path for path in (store.root / "objects").rglob("*") if path.is_file()]

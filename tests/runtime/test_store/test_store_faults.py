@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime import durable
+from runtime.disk import durable
 from runtime.errors import TemplateError
 from runtime.store import Store
 

@@ -8,14 +8,14 @@ import tarfile
 import numpy as np
 import pytest
 
-from runtime import canonical
 from runtime.detector import DetectorContext
+from runtime.disk import canonical
 from runtime.errors import TemplateError
-from runtime.integrity import Problem
-from runtime.manifest import DetectorIdentity, Thresholds, decode_manifest, encode_manifest
 from runtime.store import Store
+from runtime.store.integrity import Problem
+from runtime.store.manifest import DetectorIdentity, Thresholds, decode_manifest, encode_manifest
 from runtime.testing.nothing import Nothing
-from runtime.worker import load
+from runtime.worker.process import load
 
 
 def missing(store, template):

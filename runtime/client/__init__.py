@@ -1,0 +1,1 @@
+"""What talks to a running host from outside: subscribers, raisers of triggers, and who asks for a change."""

@@ -1,0 +1,43 @@
+"""What one camera has brought and been answered, over all the lanes it has had."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from runtime.inspection import ErrorWord, Verdict
+from runtime.lane.judge import Answer
+from runtime.ledger import Event
+
+#: News remembered until somebody asks for them.
+MOST_NEWS = 100
+
+
+@dataclass
+class Tally:
+    """``counts`` of frames and verdicts, ``errors`` by word, ``past``: what lanes that have ended counted themselves.
+
+    ``news``: what happened besides, for the ledger.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+    past: Counter[str] = field(default_factory=Counter)
+    news: deque[tuple[Event, dict[str, Any]]] = field(default_factory=lambda: deque(maxlen=MOST_NEWS))
+
+    def count(self, answer: Answer) -> Answer:
+        """Count an answer and return it."""
+        self.counts["inspections"] += 1
+        self.counts[_COUNT_NAME[answer.verdict]] += 1
+        if answer.error is not ErrorWord.NONE:
+            self.errors[answer.error.value] += 1
+        return answer
+
+    def keep(self, counts: Mapping[str, int]) -> None:
+        """Add what a lane that has ended counted itself."""
+        self.past.update(counts)
+
+
+_COUNT_NAME = {Verdict.OK: "ok", Verdict.NOT_OK: "not_ok", Verdict.NOT_DECIDABLE: "not_decidable"}

@@ -1,0 +1,1 @@
+"""The worker process: loads a detector and a template, and answers frames through shared memory."""

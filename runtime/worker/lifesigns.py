@@ -1,0 +1,68 @@
+"""Signs of life between one frame and the next: a live camera's pixels and a living engine's map never repeat.
+
+A camera that froze, or a driver that hands out its old buffers in a ring, goes on answering every trigger; so does an
+engine whose kernels no longer run. Both look like good parts for ever. Sensor noise makes it impossible that all
+sampled pixels of two exposures agree, and two different frames do not give the same map bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from hashlib import blake2b
+
+import numpy as np
+
+#: Frames looked back at: more than a camera driver has buffers to go round in.
+MEMORY = 32
+#: Name of a frame: (session, frame_id). One sent again after a lost connection keeps its name and is no repeat.
+FrameName = tuple[int, int]
+
+
+def fingerprint(sample: np.ndarray) -> bytes:
+    """Return 16 bytes that two samples (``runtime.worker.exposure``) share only if shape and pixels are the same."""
+    return blake2b(sample.tobytes(), digest_size=16, salt=repr(sample.shape).encode()[:16]).digest()
+
+
+class LifeSigns:
+    """What one camera and one engine showed last.
+
+    ``repeat_limit``: this many frames in a row with pixels already seen among the last ``MEMORY`` are a frozen camera,
+    the first of them included; None: never.
+    """
+
+    def __init__(self, repeat_limit: int | None) -> None:
+        self._repeat_limit = repeat_limit
+        self._seen: OrderedDict[bytes, FrameName] = OrderedDict()
+        self._run = 1
+        self._last_map: tuple[bytes, np.ndarray] | None = None
+
+    def frozen(self, mark: bytes, name: FrameName) -> str | None:
+        """Note a live frame by its fingerprint and name; say so if the camera shows the same again and again."""
+        earlier = self._seen.get(mark)
+        if earlier is None:
+            self._run = 1
+        elif earlier != name:
+            self._run += 1
+        self._seen[mark] = name
+        self._seen.move_to_end(mark)
+        if len(self._seen) > MEMORY:
+            self._seen.popitem(last=False)
+        if self._repeat_limit is None or self._run < self._repeat_limit:
+            return None
+        return (
+            f"the camera repeats itself: every sampled pixel is as in frame {earlier[1] if earlier else name[1]}, for "
+            f"{self._run} frames now: restart the camera, or set repeat_limit where its pictures carry no noise"
+        )
+
+    def dead(self, mark: bytes, anomaly_map: np.ndarray) -> str | None:
+        """Note the anomaly map, float [h, w], of the frame with this fingerprint; say so if no living engine made it.
+
+        A map of one value cannot vary from place to place, so of that only the repetition counts.
+        """
+        last, self._last_map = self._last_map, (mark, anomaly_map.copy())  # an engine may write into its buffer again
+        low = float(anomaly_map.min())
+        if anomaly_map.size > 1 and low == float(anomaly_map.max()):
+            return f"expected a map that varies from place to place, found {low:g} everywhere: is the engine dead?"
+        if last is not None and last[0] != mark and np.array_equal(last[1], anomaly_map):
+            return "expected another map for another frame, found that of the frame before, bit for bit"
+        return None
