@@ -105,7 +105,7 @@ _PUBLIC = {
 __all__ = ["BUILTIN_PLUGINS", "__version__", *sorted(_PUBLIC)]  # noqa: PLE0604 - strings, built from the table
 
 #: The plugins edgead ships, by module. The runtime learns them from here and knows none by name.
-BUILTIN_PLUGINS = ("plugins.hetmm", "plugins.cpr", "plugins.publishers")
+BUILTIN_PLUGINS = ("plugins.hetmm", "plugins.cpr", "plugins.prn", "plugins.mspba", "plugins.publishers")
 
 
 def __getattr__(name: str) -> Any:
@@ -124,9 +124,11 @@ def command_line() -> typer.Typer:
     import typer
 
     from calibration import commands as learning
+    from calibration.commands_build import build
     from calibration.commands_defects import app as defects
+    from calibration.commands_evaluate import evaluate
     from calibration.commands_plugins import app as plugins
-    from runtime.commands import build, ledger, machine, publish, sim, station, swap, templates, trigger, weights
+    from runtime.commands import ledger, machine, publish, sim, station, swap, templates, trigger, weights
 
     app = typer.Typer(
         name="edgead",
@@ -139,8 +141,8 @@ def command_line() -> typer.Typer:
     )
     app.callback()(machine.common)
     for command in (
-        learning.demo, station.init, station.validate, learning.calibrate, learning.extend, learning.evaluate,
-        build.build, station.run, publish.publish, station.camera, trigger.trigger, station.watch, station.status,
+        learning.demo, station.init, station.validate, learning.calibrate, learning.extend, evaluate,
+        build, station.run, publish.publish, station.camera, trigger.trigger, station.watch, station.status,
         swap.apply, swap.use, swap.recipe, ledger.replay, machine.doctor, machine.bench,
     ):  # fmt: skip
         app.command()(command)

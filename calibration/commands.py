@@ -1,9 +1,9 @@
-"""Commands that learn and measure: the demo, calibrate, extend, evaluate."""
+"""Commands that learn: the demo, calibrate, extend."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -22,9 +22,6 @@ from runtime.commands.options import (
     plugins_of,
 )
 
-if TYPE_CHECKING:
-    from calibration.protocol import ProtocolJob
-
 Templates = Annotated[
     str | None, typer.Option(help="all or pts: what the template keeps (a detector's setting `templates`).")
 ]
@@ -39,7 +36,7 @@ Textures = Annotated[
 ]
 
 
-def _with_templates(settings: list[str] | None, templates: str | None, sheets: int | None) -> list[str]:
+def with_templates(settings: list[str] | None, templates: str | None, sheets: int | None) -> list[str]:
     """Return the settings KEY=VALUE with the two that have options of their own."""
     own = {"templates": templates, "sheets": sheets}
     return [*(settings or []), *(f"{key}={value}" for key, value in own.items() if value is not None)]
@@ -108,7 +105,7 @@ def calibrate(
     materials = read_materials(textures=textures, defects=defects, checkpoint=checkpoint, budget_min=budget)
     job = CalibrationJob(
         dataset=dataset, product=product, detector=detector, store=store, preset=preset,
-        settings=_with_templates(setting, templates, sheets), activate=activate, report=report, who=who or login(),
+        settings=with_templates(setting, templates, sheets), activate=activate, report=report, who=who or login(),
         why=why, options=CalibrationOptions(
             false_reject=false_reject, held_out=held_out, device=device, threads=threads, seed=seed,
             materials=materials,
@@ -188,80 +185,3 @@ def _print_extension(summary: dict[str, Any]) -> None:
     values = {"image_threshold": thresholds["image"], "pixel_threshold": thresholds["pixel"]}
     values["false_reject_bound"] = thresholds["bound"]
     print_record("extended" if inserted else "nothing inserted", shown | values)
-
-
-def evaluate(
-    context: typer.Context,
-    dataset: Annotated[Path, typer.Argument(help="MVTec layout: train/good, test/*, ground_truth/*.")],
-    *,
-    detector: DetectorName = "hetmm",
-    protocol: Annotated[
-        str | None,
-        typer.Option(help="Follow a paper's protocol, such as hetmm-paper, and show its figures beside ours."),
-    ] = None,
-    preset: Preset = None,
-    templates: Templates = None,
-    sheets: Sheets = None,
-    setting: Settings = None,
-    template: Annotated[
-        str | None, typer.Option(help="Evaluate this template of the store instead of calibrating.")
-    ] = None,
-    store: StoreDir = STORE,
-    scores: Annotated[Path | None, typer.Option(help="Write path, label, score of every test image as CSV.")] = None,
-    maps: Annotated[Path | None, typer.Option(help="Write every raw map as float32 .npy below this folder.")] = None,
-    device: Device = "cpu",
-    threads: Threads = 0,
-    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
-    as_json: Json = False,
-) -> None:
-    """Score a labelled test set: AUROC, AP and PRO, over all and per defect class.
-
-    With --protocol DATASET is a whole benchmark as its authors hand it out, such as MVTec AD, and each category is
-    learnt and scored with the settings of the paper; --set goes over them.
-    """
-    from calibration.calibrate import CalibrationOptions
-    from calibration.jobs import EvaluationJob, run_evaluation
-    from calibration.protocol import ProtocolJob
-    from runtime.terminal import print_json, print_record, print_table, progress_bars, say
-
-    settings = _with_templates(setting, templates, sheets)
-    options = CalibrationOptions(device=device, threads=threads, seed=seed)
-    if protocol:
-        if preset or template or scores or maps:
-            raise typer.BadParameter(
-                "--protocol brings its own settings: expected no --preset, --template, --scores, --maps"
-            )
-        job = ProtocolJob(protocol=protocol, dataset=dataset, settings=settings, options=options)
-        _evaluate_protocol(context, job, as_json)
-        return
-    evaluation = EvaluationJob(
-        dataset=dataset, detector=detector, preset=preset, settings=settings, template=template, store=store,
-        scores=scores, maps=maps, options=options,
-    )  # fmt: skip
-    with progress_bars() as progress:
-        figures = run_evaluation(evaluation, plugins_of(context), progress)
-    for warning in figures["warnings"]:
-        say(f"note: {warning}")
-    if as_json:
-        print_json(figures)
-        return
-    measures = ("n", "image_auroc", "pixel_auroc", "pixel_ap", "pro")
-    rows = [("all", figures["n_test"], *(figures[name] for name in measures[1:]))]
-    rows += [(label, *(each[name] for name in measures)) for label, each in figures["per_class"].items()]
-    print_table(f"{figures['detector']} on {dataset}", ("class", *measures), rows)
-    rest = ("n_references", "calibrate_s", "latency_ms_p50", "latency_ms_p99", "peak_memory_mb", "template")
-    print_record("", {name: figures[name] for name in rest})
-
-
-def _evaluate_protocol(context: typer.Context, job: ProtocolJob, as_json: bool) -> None:
-    from calibration.protocol import COLUMNS, run_protocol, table_rows
-    from runtime.terminal import print_json, print_table, progress_bars, say
-
-    with progress_bars() as progress:
-        figures = run_protocol(job, plugins_of(context), progress)
-    for warning in figures["warnings"]:
-        say(f"note: {warning}")
-    if as_json:
-        print_json(figures)
-    else:
-        print_table(f"{figures['protocol']} on {figures['title']}", COLUMNS, table_rows(figures))

@@ -10,7 +10,7 @@ from typing import Any
 
 from calibration.calibrate import CalibrationOptions, Progress, learn
 from calibration.dataset import read_dataset
-from calibration.evaluate import evaluate, write_maps, write_scores
+from calibration.evaluate import Evaluation, evaluate, write_maps, write_scores
 from calibration.jobs.checks import check_device, chosen_settings, make_room
 from calibration.references import References
 from runtime.detector import Detector, TemplateContent
@@ -37,6 +37,11 @@ class EvaluationJob:
 
 def run_evaluation(job: EvaluationJob, registry: Registry, progress: Progress) -> dict[str, Any]:
     """Score the test set, with a template of the store or one learnt from ``train/good``; return the public figures."""
+    return evaluate_job(job, registry, progress)[0]
+
+
+def evaluate_job(job: EvaluationJob, registry: Registry, progress: Progress) -> tuple[dict[str, Any], Evaluation]:
+    """Return the public figures and what they were measured on: every test image's score and map."""
     detector = registry.detector(job.detector)
     check_device(job.options.device)
     dataset = read_dataset(job.dataset)
@@ -56,7 +61,7 @@ def run_evaluation(job: EvaluationJob, registry: Registry, progress: Progress) -
         write_maps(evaluation, job.maps)
     overall = evaluation.overall.as_json()
     del overall["n"]
-    return {
+    figures = {
         "detector": detector.name,
         **overall,
         "per_class": {label: measures.as_json() for label, measures in evaluation.per_class.items()},
@@ -66,10 +71,12 @@ def run_evaluation(job: EvaluationJob, registry: Registry, progress: Progress) -
         "latency_ms_p50": round(evaluation.latency_ms(50), 3),
         "latency_ms_p99": round(evaluation.latency_ms(99), 3),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "template_mb": round(sum(array.nbytes for array in content.tensors.values()) / 1e6, 3),
         "template": template,
         "settings": dict(content.settings),
         "warnings": list(dataset.warnings),
     }
+    return figures, evaluation
 
 
 def _content(

@@ -121,9 +121,12 @@ def test_evaluate_says_what_it_left_out(dataset, tmp_path, quick, run):
 
 
 def test_plugins(run):
-    """`plugins --json` lists each detector with where it came from and what can be set."""
+    """`plugins --json` lists each detector and publisher with where it came from and what can be set."""
     found = run("plugins", "--json").last
-    assert found.keys() == {"detectors", "broken"}
+    assert found.keys() == {"detectors", "publishers", "broken"}
+    (modbus,) = [each for each in found["publishers"] if each["name"] == "modbus"]
+    assert (modbus["distribution"], modbus["needs"]) == ("edgead (built in)", "edgead[modbus]")
+    assert modbus["options"]
     (hetmm,) = [each for each in found["detectors"] if each["name"] == "hetmm"]
     assert hetmm["plugin"] == "plugins.hetmm"
     assert {"image_size", "windows"} <= {*hetmm["settings"]}
