@@ -198,7 +198,8 @@ class LedgerRecords(Records):
         if self._writer.waiting:
             self._take_evidence()
         self._summarise(now_ns)
-        if not self.ledger.pending:
+        if not self.ledger.pending:  # ``clean`` commits too: a time that stays would have the loop never sleep
+            self._commit_ns = None
             return
         if self._commit_ns is None:
             self._commit_ns = now_ns + COMMIT_NS

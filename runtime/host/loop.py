@@ -28,6 +28,7 @@ from runtime.changing.wanted import active_templates
 from runtime.delivery.maps import stored_maps
 from runtime.delivery.server import Deliveries
 from runtime.errands import Errands
+from runtime.garbage import settle
 from runtime.host.control import Control
 from runtime.host.intake import Intake
 from runtime.host.ledger_records import LedgerRecords
@@ -97,12 +98,14 @@ class Host:
         context = zmq.Context()
         sockets: Sockets | None = None
         self._notifier = Notifier.from_environment()
-        with self._wake.signals():
+        with self._wake.signals() as is_own_process:
             try:
                 self._sockets = sockets = Sockets(context, self.station, self._largest_answer())
                 self.outlet.open(sockets)
                 self._open_records()
                 self.intake.open(sockets.frame_messages.receive, self.outlet.records)
+                if is_own_process:
+                    settle()
                 self._serve()
             finally:
                 self._close(context, sockets)

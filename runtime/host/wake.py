@@ -58,11 +58,11 @@ class Wake:
         self._writer.close()
 
     @contextmanager
-    def signals(self) -> Iterator[None]:
+    def signals(self) -> Iterator[bool]:
         """Have SIGTERM and SIGINT stop the host and SIGHUP apply its file, where this is the main thread.
 
-        Elsewhere signals are not ours. They are taken to the very end of a host: a second SIGTERM must not cut short
-        what the first one began.
+        Elsewhere signals are not ours, and False is what the context gives. They are taken to the very end of a host:
+        a second SIGTERM must not cut short what the first one began.
         """
         calls = {signal.SIGTERM: Call.STOP, signal.SIGINT: Call.STOP, signal.SIGHUP: Call.APPLY}
 
@@ -72,10 +72,10 @@ class Wake:
         try:
             before = {number: signal.signal(number, handle) for number in calls}
         except ValueError:
-            yield
+            yield False
             return
         try:
-            yield
+            yield True
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)

@@ -38,6 +38,11 @@ class Assignment:
         return f"{self.name} recipe {self.recipe}" if self.recipe else self.name
 
     @property
+    def device(self) -> str:
+        """Where the worker runs, as torch names it."""
+        return self.camera.device or self.station.worker.device
+
+    @property
     def detector(self) -> str:
         """Detector, version and template in one line."""
         made_by = self.template.manifest.detector
@@ -63,7 +68,8 @@ class Assignment:
             "store": str(station.store),
             "template": self.template.digest,
             "detector": camera.detector,
-            "device": station.worker.device,
+            "device": self.device,
+            "priority": camera.priority,
             # In numbers: a worker that is held to one core while it loads (``runtime.lane.courtesy``) must not count
             # those.
             "threads": station.worker.threads or len(os.sched_getaffinity(0)),

@@ -19,7 +19,7 @@ from runtime.inspection import ErrorWord, Verdict
 from runtime.lane.assignment import Assignment
 from runtime.lane.judge import Answer as Answer
 from runtime.lane.judge import Judge, ask_for, undecided
-from runtime.lane.pipeline import WAITING_ERROR, Pipeline, Ticket
+from runtime.lane.pipeline import MAX_IN_FLIGHT, WAITING_ERROR, Pipeline, Ticket
 from runtime.lane.readiness import read_device_memory, read_engine
 from runtime.lane.supervisor import STOP_S, Supervisor
 from runtime.lane.tally import Tally
@@ -59,6 +59,7 @@ class Lane:
         self.engine: dict[str, str] | None = None
         setup = self.setup
         self._slots = Slots.create(setup["slots"], setup["frame_bytes"], setup["answer_bytes"])
+        self._slots.touch(MAX_IN_FLIGHT)  # all that a line which keeps up needs; a queue takes more when there is one
         self._judge = Judge(self.template.manifest, setup["map"], self._slots)
         self.thresholds = self._judge.thresholds
         self.worker = Supervisor(

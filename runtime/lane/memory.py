@@ -46,7 +46,7 @@ def shortage(wanted: Assignment, lanes: Iterable[Lane], proc: Path = Path("/proc
 
 def _device_shortage(wanted: Assignment, running: list[Lane], bank: int, advice: str) -> str | None:
     """Compare with the device's memory as the worker that started last found it."""
-    device = wanted.station.worker.device
+    device = wanted.device
     there = [lane for lane in running if lane.setup["device"] == device and lane.device_memory is not None]
     if not there:
         return None

@@ -20,6 +20,17 @@ def trigger_of_frame(connection: sqlite3.Connection, key: FrameKey) -> int | Non
     return None if row is None else int(row[0])
 
 
+def last_frame_id(connection: sqlite3.Connection, key: FrameKey) -> int:
+    """Return the greatest frame id recorded with a trigger in the session of a frame, -1 if there is none."""
+    camera, session, _ = key.columns()
+    of_session = 'SELECT max(frame_id) FROM frames WHERE camera = ? AND session = ? AND "trigger" IS NOT NULL'
+    (found,) = connection.execute(  # an id stored as a negative number is beyond all others
+        f"SELECT coalesce(({of_session} AND frame_id < 0), ({of_session}))",
+        (camera, session, camera, session),
+    ).fetchone()
+    return -1 if found is None else unsigned(int(found))
+
+
 def trigger_of_id(
     connection: sqlite3.Connection, camera: str, trigger_id: int, part_id: str, since_ns: int
 ) -> int | None:

@@ -62,6 +62,7 @@ class Ledger:
         self.station = station
         self._keys: dict[FrameKey, int] = {}  # frames and answers that are not written yet
         self._answers: dict[int, tuple[int, bytes]] = {}
+        self._furthest: dict[str, tuple[int, int]] = {}  # by camera: its last session, and that one's greatest frame id
         with ExitStack() as undo:  # what is held already, should the rest fail
             self._lock = hold(path)
             undo.callback(os.close, self._lock)
@@ -210,6 +211,7 @@ class Ledger:
     def _take(self, key: FrameKey, received_ns: int, waiting: OpenTrigger) -> None:
         self.journal.append("frames", *key.columns(), signed(received_ns), waiting.trigger, "")
         self._keys[key] = waiting.trigger
+        self._furthest[key.camera] = key.session, max(key.frame_id, self._furthest_of(key))
         self._open[waiting.trigger] = replace(waiting, frame=key)
 
     def _expect_room(self) -> None:
@@ -274,8 +276,19 @@ class Ledger:
         trigger = self._keys.get(key)
         if trigger is None:
             with told("read", self.path):
-                return self._answered(lookup.trigger_of_frame(self.journal.connection, key))
+                if key.frame_id > self._furthest_of(key):
+                    return None  # as nearly all are: it need not be looked for
+                trigger = lookup.trigger_of_frame(self.journal.connection, key)
         return self._answered(trigger)
+
+    def _furthest_of(self, key: FrameKey) -> int:
+        """Return the greatest frame id recorded of a frame's session, -1 if there is none."""
+        session, furthest = self._furthest.get(key.camera, (None, -1))
+        if session != key.session:
+            waiting = [each.frame_id for each in self._keys if (each.camera, each.session) == (key.camera, key.session)]
+            furthest = max(-1, *waiting, lookup.last_frame_id(self.journal.connection, key))
+            self._furthest[key.camera] = key.session, furthest
+        return furthest
 
     def find_trigger(self, camera: str, trigger_id: int, part_id: str, since_ns: int) -> Earlier | None:
         """Return the newest trigger of that id and part received at or after ``since_ns`` (UTC), or None.

@@ -49,13 +49,16 @@ class Nothing(Detector):
         """Return a module that adds a few pixels of the frame to the ramp in its bank."""
         import torch
 
-        height, width, _ = frame_shape
-        rows = torch.arange(MAP_SIDE) * height // MAP_SIDE
-        columns = torch.arange(MAP_SIDE) * width // MAP_SIDE
+        def spread(side: int) -> Tensor | slice:
+            step = side // MAP_SIDE
+            # A slice where it can be one: an index takes longer than all the rest.
+            return slice(0, MAP_SIDE * step, step) if step else torch.arange(MAP_SIDE) * side // MAP_SIDE
+
+        rows, columns = spread(frame_shape[0]), spread(frame_shape[1])
 
         class Pixels(torch.nn.Module):
             def forward(self, frames: Tensor, ramp: Tensor, zero_score: Tensor) -> tuple[Tensor, Tensor]:
-                return ramp + frames[:, rows][:, :, columns, 0], zero_score.clone()
+                return ramp + frames[:, rows][:, :, columns, 0], zero_score
 
         del content
         return Pixels()

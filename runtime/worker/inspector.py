@@ -22,7 +22,7 @@ from runtime.errors import EdgeadError
 from runtime.inspection import ErrorWord
 from runtime.wire.answers import encode_map, encode_preview
 from runtime.worker.exposure import find_fault, sample_frame
-from runtime.worker.lifesigns import LifeSigns, fingerprint
+from runtime.worker.lifesigns import Fingerprint, LifeSigns, fingerprint
 from runtime.worker.link import Link, one_line
 from runtime.worker.slots import Slots
 
@@ -44,7 +44,7 @@ class FrameChecks:
     def __init__(self, exposure: dict[str, Any] | None, repeat_limit: int | None) -> None:
         self._exposure = exposure
         self._signs = LifeSigns(repeat_limit)
-        self._mark = b""
+        self._mark: Fingerprint = ((), b"")
 
     def refuse(self, image: np.ndarray, record: dict[str, Any]) -> tuple[ErrorWord, str] | None:
         """Return error word and sentence for an image, uint8 [H, W] or [H, W, 3], no detector should see, or None.

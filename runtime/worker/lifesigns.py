@@ -8,7 +8,6 @@ sampled pixels of two exposures agree, and two different frames do not give the 
 from __future__ import annotations
 
 from collections import OrderedDict
-from hashlib import blake2b
 
 import numpy as np
 
@@ -16,11 +15,13 @@ import numpy as np
 MEMORY = 32
 #: Name of a frame: (session, frame_id). One sent again after a lost connection keeps its name and is no repeat.
 FrameName = tuple[int, int]
+#: What two samples (``runtime.worker.exposure``) share only if shape and pixels are the same.
+Fingerprint = tuple[tuple[int, ...], bytes]
 
 
-def fingerprint(sample: np.ndarray) -> bytes:
-    """Return 16 bytes that two samples (``runtime.worker.exposure``) share only if shape and pixels are the same."""
-    return blake2b(sample.tobytes(), digest_size=16, salt=repr(sample.shape).encode()[:16]).digest()
+def fingerprint(sample: np.ndarray) -> Fingerprint:
+    """Return shape and pixels as they are: a hash of them takes longer than comparing the 3 KB there are at most."""
+    return sample.shape, sample.tobytes()
 
 
 class LifeSigns:
@@ -32,11 +33,11 @@ class LifeSigns:
 
     def __init__(self, repeat_limit: int | None) -> None:
         self._repeat_limit = repeat_limit
-        self._seen: OrderedDict[bytes, FrameName] = OrderedDict()
+        self._seen: OrderedDict[Fingerprint, FrameName] = OrderedDict()
         self._run = 1
-        self._last_map: tuple[bytes, np.ndarray] | None = None
+        self._last_map: tuple[Fingerprint, bytes] | None = None
 
-    def frozen(self, mark: bytes, name: FrameName) -> str | None:
+    def frozen(self, mark: Fingerprint, name: FrameName) -> str | None:
         """Note a live frame by its fingerprint and name; say so if the camera shows the same again and again."""
         earlier = self._seen.get(mark)
         if earlier is None:
@@ -54,15 +55,16 @@ class LifeSigns:
             f"{self._run} frames now: restart the camera, or set repeat_limit where its pictures carry no noise"
         )
 
-    def dead(self, mark: bytes, anomaly_map: np.ndarray) -> str | None:
+    def dead(self, mark: Fingerprint, anomaly_map: np.ndarray) -> str | None:
         """Note the anomaly map, float [h, w], of the frame with this fingerprint; say so if no living engine made it.
 
         A map of one value cannot vary from place to place, so of that only the repetition counts.
         """
-        last, self._last_map = self._last_map, (mark, anomaly_map.copy())  # an engine may write into its buffer again
+        values = anomaly_map.tobytes()  # a copy: an engine may write into its buffer again
+        last, self._last_map = self._last_map, (mark, values)
         low = float(anomaly_map.min())
         if anomaly_map.size > 1 and low == float(anomaly_map.max()):
             return f"expected a map that varies from place to place, found {low:g} everywhere: is the engine dead?"
-        if last is not None and last[0] != mark and np.array_equal(last[1], anomaly_map):
+        if last is not None and last[0] != mark and last[1] == values:
             return "expected another map for another frame, found that of the frame before, bit for bit"
         return None

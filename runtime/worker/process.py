@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runtime.engines.openmp import wait_passively
+from runtime.garbage import settle
 from runtime.worker.link import MAX_REFUSAL_CHARACTERS, Link, one_line
 from runtime.worker.slots import Slots
 
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from runtime.engines.choice import Chosen
 
 log = logging.getLogger("edgead.worker")
+
+#: How far a worker of low priority steps back. Under contention it gets a tenth of what a normal one does.
+LOW_NICE = 10
 
 
 def main() -> None:
@@ -48,6 +53,8 @@ def _die_with_host() -> None:
 
 
 def _serve(link: Link, slots_fd: int, setup: dict[str, Any]) -> None:
+    if setup["priority"] == "low":  # before torch's threads are there, which inherit it
+        os.nice(LOW_NICE)
     slots = Slots(slots_fd, setup["slots"], setup["frame_bytes"], setup["answer_bytes"])
     try:
         chosen = load(setup)
@@ -60,6 +67,7 @@ def _serve(link: Link, slots_fd: int, setup: dict[str, Any]) -> None:
     checks = FrameChecks(setup["exposure"], setup["repeat_limit"])
     engine, proof = chosen.engine, chosen.proof
     inspector = Inspector(engine, slots, checks, proof.kept, map_encoding=setup["map"], preview=setup["preview"])
+    settle()
     log.info("ready, %s: %s", chosen.backend, proof.report.sentence())
     ready = {"op": "ready", "parity": proof.report.as_json(), "engine": chosen.as_json()}
     link.send(ready | {"device_memory": _device_memory(setup["device"])})

@@ -12,6 +12,8 @@ import os
 
 #: Room for a preview beside the map: 640 x 640 pixels of pure colour noise, the worst, make a JPEG of 274,089 bytes.
 PREVIEW_BYTES = 1024 * 1024
+#: MADV_POPULATE_WRITE of <linux/mman.h>, since Linux 5.14.
+_POPULATE_WRITE = 23
 
 
 def answer_bytes(map_shape: tuple[int, int], *, preview: bool) -> int:
@@ -43,6 +45,14 @@ class Slots:
         except BaseException:
             os.close(fd)
             raise
+
+    def touch(self, count: int) -> None:
+        """Have the memory of the first ``count`` slots at hand before a frame comes; what lies there stays.
+
+        Five megapixels into pages never touched take 3.5 ms, then 0.25: a part, and all other cameras, waited for it.
+        """
+        with contextlib.suppress(OSError):  # an older kernel, or no memory: the first frames find out
+            self._memory.madvise(_POPULATE_WRITE, 0, min(count, self.count) * self._stride)
 
     def frame(self, slot: int, size: int) -> memoryview:
         """Return the first ``size`` bytes of the slot's frame room."""

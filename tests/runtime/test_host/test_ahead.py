@@ -380,7 +380,7 @@ def test_a_ledger_that_cannot_be_read_costs_no_answer(make_line, monkeypatch, mo
         raise LedgerError("the disk fails")
 
     with monkeypatch.context() as patch:
-        patch.setattr("runtime.ledger.lookup.trigger_of_frame", fail)
+        patch.setattr("runtime.ledger.lookup.last_frame_id", fail)
         patch.setattr("runtime.ledger.lookup.newest_of_id", fail)
         line.frame(part_id="SN-1") if mode == "with_frame" else line.trigger(b"cam", part_id="SN-1")
     assert [each[:2] for each in line.of(b"cam")] == [("NotDecidable", "disk_full")]

@@ -76,6 +76,17 @@ def test_results_are_written_at_once_and_triggers_soon(records):
     assert records.ledger.written_seq == 2
 
 
+def test_what_somebody_else_wrote_is_not_waited_for(records):
+    """A commit that came before the turn's own, as cleaning up does, leaves no time behind at which the loop wakes."""
+    records.clean(NOW, quiet=True)
+    admit(records, 0)
+    records.end_turn(NOW, [], results=False)
+    assert records.next_due_ns() == NOW + COMMIT_NS
+    records.ledger.commit()
+    records.end_turn(NOW + COMMIT_NS, [], results=False)
+    assert records.next_due_ns() == records._upkeep.due_ns > NOW + COMMIT_NS
+
+
 def test_refusals_are_summed_up_once_a_second(records, settings):
     """The first refusal is an event at once, those of the following second one more, with their number."""
     for turn in range(5):

@@ -17,8 +17,7 @@ MB = 1024 * 1024
 def assignment(bank: int, device: str = "cpu") -> Any:
     """Return what is looked at of an assignment: its bank's size and its device."""
     manifest = SimpleNamespace(bank=SimpleNamespace(size=bank))
-    station = SimpleNamespace(worker=SimpleNamespace(device=device))
-    return SimpleNamespace(key=("top", ""), template=SimpleNamespace(manifest=manifest), station=station)
+    return SimpleNamespace(key=("top", ""), template=SimpleNamespace(manifest=manifest), device=device)
 
 
 def lane(bank: int, pid: int = 7, device: str = "cpu", device_memory: dict[str, int] | None = None) -> Any:

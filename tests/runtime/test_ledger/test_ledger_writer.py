@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from random import Random
 
 import pytest
 
 from runtime.inspection import ErrorWord, Verdict
-from runtime.ledger import Event, FrameKey, Ledger, LedgerError, Reader, check
+from runtime.ledger import Event, FrameKey, Ledger, LedgerError, Reader, check, lookup
 from runtime.ledger.records import Kept
 from runtime.ledger.schema import signed, unsigned
 from runtime.wire.messages import encode_result
@@ -108,6 +109,35 @@ def test_a_frame_seen_before_leads_to_its_first_result(line, committed):
     bare = line.ledger.trigger("top", received_ns=0, deadline_ns=0)
     with pytest.raises(LedgerError, match="not seen before"):
         line.ledger.frame(key, received_ns=0, trigger=bare)
+
+
+def test_no_frame_is_taken_for_a_new_one(opened, clock):
+    """Over sessions in turns, commits and restarts a frame is found if and only if it came before, in any order."""
+    random, known = Random(7), {}
+    line = opened()
+    for step in range(900):
+        session = 2**64 - 1 - step // 40 * 2 - random.choice((0, 1))  # two at a time, in turns
+        key = FrameKey("top", session, random.choice((*range(6), 2**63 - 1, 2**63)))
+        earlier = line.ledger.find(key)
+        assert (earlier and earlier.trigger) == known.get(key)
+        number = line.ledger.arrive(key, received_ns=clock(), deadline_ns=clock())
+        if earlier is None:
+            known[key] = number
+        else:
+            assert number.trigger == earlier.trigger
+        if random.random() < 0.2:
+            line.ledger.commit()
+        if random.random() < 0.05:
+            line = opened()
+    assert len(known) > 200
+
+
+def test_a_frame_beyond_all_of_its_session_costs_no_question(line, monkeypatch):
+    """A camera that numbers its frames upwards has each taken in without a look at the file."""
+    questions = []
+    monkeypatch.setattr(lookup, "trigger_of_frame", lambda *asked: questions.append(asked))
+    line.parts(3)
+    assert questions == []
 
 
 @pytest.mark.parametrize("committed", [False, True])

@@ -1,6 +1,7 @@
 """Shared memory: both processes see the same bytes, no two views overlap, and nothing reaches beyond its slot."""
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -67,6 +68,22 @@ def test_a_wrong_slot_or_size_reaches_nothing(slots, slot, size):
     for room in (slots.frame, slots.answer):
         with pytest.raises(ValueError, match="expected a slot below 3"):
             room(slot, size)
+
+
+@pytest.mark.skipif(
+    tuple(map(int, platform.release().split(".")[:2])) < (5, 14), reason="memory is populated from Linux 5.14 on"
+)
+def test_touched_slots_have_their_memory_and_others_cost_none():
+    """Only as many slots as asked for take memory, what lies in them stays, and more than there are is all."""
+    slots = Slots.create(4, 2**20, 4096)
+    stride = slots.frame_bytes + slots.answer_bytes
+    slots.frame(0, 3)[:] = b"abc"
+    slots.touch(2)
+    assert os.fstat(slots.fd).st_blocks * 512 == 2 * stride
+    assert bytes(slots.frame(0, 4)) == b"abc\0"
+    slots.touch(99)
+    assert os.fstat(slots.fd).st_blocks * 512 == 4 * stride
+    slots.close()
 
 
 def test_nothing_is_left_behind(slots):
