@@ -122,8 +122,9 @@ class Line(Protocol):
         """Raise a trigger; its result comes through the feed, the station's word on it through ``answers``.
 
         It is written down, and sent until the station has answered it, also by this publisher's next process. One that
-        waits already (camera and id) is not raised again. Raises ``ConfigError`` for fields it cannot carry,
-        ``StationError`` if too many wait or it cannot be written down.
+        waits already is not raised again: the same camera, id, part, recipe and, where it is given, ``raised_ns``.
+        Raises ``ConfigError`` for fields it cannot carry, ``StationError`` if the id waits for another part, too many
+        wait, or it cannot be written down.
         """
 
     def answers(self) -> Sequence[TriggerAnswer]:
@@ -141,7 +142,7 @@ class PublisherContext:
     """What edgead lends a publisher while it runs.
 
     ``name``: its key in the station file. ``station``: name of the station. ``cameras``: camera -> its recipe ids.
-    ``config_crc32``: CRC-32 of the station file's checked content. ``folder``: for what it must keep over restarts; it
+    ``checksum``: see ``config_crc32``. ``folder``: for what it must keep over restarts; it
     exists. ``base``: folder that relative paths of options belong to. ``stopping``: set when it must end. ``report``:
     its figures, a small JSON object, shown by `edgead status`; call it when they change.
     """
@@ -149,12 +150,17 @@ class PublisherContext:
     name: str
     station: str
     cameras: Mapping[str, tuple[str, ...]]
-    config_crc32: int
     folder: Path
     base: Path
     line: Line
     stopping: threading.Event
     report: Callable[[Mapping[str, Any]], None]
+    checksum: Callable[[], int]
+
+    @property
+    def config_crc32(self) -> int:
+        """CRC-32 of the content of the station file that is applied now: read it each time it is shown."""
+        return self.checksum()
 
 
 class Publisher(ABC):

@@ -6,12 +6,14 @@ be changed nor sent again later by somebody else. Standard library only.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import http.client
-import json
 import logging
+import socket
 import ssl
+import threading
 import time
 from pathlib import Path
 from typing import Annotated
@@ -19,11 +21,12 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, field_validator
 
-from edgead import ConfigError, Delivered, Feed, Options, Publisher, PublisherContext, Secret, result_values
+from edgead import ConfigError, Delivered, Feed, Options, Publisher, PublisherContext, Secret
+from plugins.publishers.options import own
+from plugins.publishers.record import encode_result
 
 log = logging.getLogger("edgead.webhook")
 
-RESULT_SCHEMA = "edgead.result/1"
 #: Header fields of the signature: time (UTC seconds) and "sha256=" with the HMAC of "TIME.BODY" in hex.
 TIME_FIELD, SIGNATURE_FIELD = "Edgead-Time", "Edgead-Signature"
 #: Names the result: the receiver tells repetitions by it.
@@ -32,6 +35,8 @@ FIRST_RETRY_S, MAX_RETRY_S = 0.5, 30.0
 #: Answers that will not change: the receiver does not want this result, however often it is sent.
 _REFUSED = frozenset({400, 413, 415, 422})
 _REPORT_S = 0.5
+#: A request that takes so many times ``timeout_s`` is given up: a receiver may drip its answer byte by byte.
+_MOST_STEPS = 3
 
 
 class WebhookOptions(Options):
@@ -46,7 +51,7 @@ class WebhookOptions(Options):
     ca: Annotated[Path, Field(strict=False)] | None = None
     """File of certificates (PEM) an https receiver's must come from; null: those the machine trusts."""
     timeout_s: Annotated[float, Field(gt=0, le=60)] = 2.0
-    """Longest wait for the receiver at each step of a request."""
+    """Longest wait for the receiver at each step of a request; three times that for all of it."""
 
     @field_validator("url")
     @classmethod
@@ -65,8 +70,7 @@ class Webhook(Publisher):
 
     def run(self, feed: Feed, options: BaseModel, context: PublisherContext) -> None:
         """Post until told to stop."""
-        if not isinstance(options, WebhookOptions):
-            raise TypeError(f"expected WebhookOptions, found {options!r}")
+        options = own(options, WebhookOptions)
         receiver = Receiver(options, context.base)
         posted = refused = 0
         reported = 0.0
@@ -110,8 +114,7 @@ class Receiver:
 
     def post(self, delivered: Delivered, *, historical: bool) -> bool:
         """Post one result; True if it was taken (2xx) or is refused for good, which is counted and logged."""
-        record = {"schema": RESULT_SCHEMA, **result_values(delivered.inspection, historical=historical)}
-        body = json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode()
+        body = encode_result(delivered, historical=historical)
         try:
             status = self._exchange(body, delivered.inspection.result_id)
         except (OSError, http.client.HTTPException) as error:
@@ -137,9 +140,14 @@ class Receiver:
             fields["Authorization"] = f"Bearer {self._token}"
         if self._secret:
             fields |= sign(self._secret, int(time.time()), body)
-        self._connection.request("POST", self._target, body, fields)
-        response = self._connection.getresponse()
-        response.read(65536)
+        watch = threading.Timer(_MOST_STEPS * self._timeout_s, _cut, [self._connection])
+        watch.start()
+        try:
+            self._connection.request("POST", self._target, body, fields)
+            response = self._connection.getresponse()
+            response.read(65536)
+        finally:
+            watch.cancel()
         if not response.isclosed():  # more than anybody needs to say
             self.close()
         return response.status
@@ -149,6 +157,13 @@ class Receiver:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _cut(connection: http.client.HTTPConnection) -> None:
+    """Break a connection off: whoever reads from it gets its end."""
+    if connection.sock is not None:
+        with contextlib.suppress(OSError):
+            connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 def sign(secret: bytes, time_s: int, body: bytes) -> dict[str, str]:

@@ -85,6 +85,8 @@ class Changeover:
         self._plans = 0
         self._arrived: list[tuple[Apply, Wanted]] = []
         self._is_stopping = False
+        #: Told the station file that is applied; whoever keeps processes beside the host sets it.
+        self.applied: Callable[[Station], None] = lambda _station: None
 
     @property
     def station(self) -> Station:
@@ -191,6 +193,7 @@ class Changeover:
                 self._add(request, assignment)
             else:
                 answers += self._change(request, post, assignment, now_ns)
+        self.applied(wanted.station)
         log.info("the station file is applied: %d changes, swaps %s", len(request.changes), request.swaps or "none")
         return answers
 

@@ -28,14 +28,19 @@ _AGAIN_S = 0.02
 class TriggerClient:
     """A connection to a station's frame socket that raises triggers; use as a context manager or close it."""
 
-    def __init__(self, address: str) -> None:
-        """Connect to ``address``, such as tcp://127.0.0.1:5601; the station need not be there yet."""
+    def __init__(self, address: str, *, wake: int | None = None, linger_ms: int | None = None) -> None:
+        """Connect to ``address``, such as tcp://127.0.0.1:5601; the station need not be there yet.
+
+        ``wake``: a descriptor that ends ``receive`` without a receipt when it can be read. ``linger_ms``: what unsent
+        triggers are given by ``close``; None: ``LINGER_MS``.
+        """
         self.address = address
+        self._wake = wake
         with signals_held_back():
             self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
             self._socket = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.SNDHWM, SEND_HIGH_WATER)
-        self._socket.setsockopt(zmq.LINGER, LINGER_MS)
+        self._socket.setsockopt(zmq.LINGER, LINGER_MS if linger_ms is None else linger_ms)
         self._connections = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
         self._was_connected = False
         self._waiting: OrderedDict[tuple[str, int], list[bytes]] = OrderedDict()
@@ -44,6 +49,8 @@ class TriggerClient:
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(self._connections, zmq.POLLIN)
+        if wake is not None:
+            self._poller.register(wake, zmq.POLLIN)
 
     def __enter__(self) -> Self:
         return self
@@ -111,7 +118,7 @@ class TriggerClient:
                 receipt = decode_receipt(self._socket.recv_multipart())
                 if receipt.trigger_id is None or self._settle(receipt):
                     return receipt
-            if not ready and time.monotonic() >= give_up:
+            if (not ready and time.monotonic() >= give_up) or self._wake in ready:
                 return None
 
     def ask(self, header: TriggerHeader, timeout_s: float) -> Receipt:

@@ -62,7 +62,7 @@ def run(
         say(told)
     host = Host(loaded, builtins, station)
     with Publishers(loaded, station.resolve().parent, builtins) as publishers:  # they outlive the host's last result
-        host.publishers = publishers.status
+        host.publishers, host.changeover.applied = publishers.status, publishers.apply
         host.run()
     status = host.status()
     refused = sum(status["refused"].values())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Self
 
@@ -45,8 +44,7 @@ class StationLine:
         self, camera: str, trigger_id: int, part_id: str = "", recipe: str = "", raised_ns: int | None = None
     ) -> None:
         """Raise a trigger; see ``Line``."""
-        raised = time.time_ns() if raised_ns is None else raised_ns
-        self._triggers.take(TriggerHeader(camera, trigger_id, part_id, recipe, raised))
+        self._triggers.take(TriggerHeader(camera, trigger_id, part_id, recipe, raised_ns))
 
     def answers(self) -> list[TriggerAnswer]:
         """Return what the station said to triggers since the last call; see ``Line``."""

@@ -1,28 +1,29 @@
 """The process of one publisher: loads its plugin, checks its options, feeds it until it is told to stop.
 
-Started by ``runtime.publishing.supervisor`` with a socket (``runtime.worker.link``): over it comes what to run, over it
-go figures; when the other end closes, because the host stopped or died, the publisher ends too: an orphan would hold
-its port. `edgead publish` calls ``publish`` directly.
+Started by ``runtime.publishing.supervisor`` with a file that says what to run and a socket (``runtime.worker.link``):
+over it come new checksums of an applied station file, over it go figures; when the other end closes, because the host
+stopped or died, the publisher ends too: an orphan would hold its port. `edgead publish` calls ``publish`` directly.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import logging
 import signal
 import sys
 import threading
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from runtime.disk.canonical import encode
 from runtime.errors import ConfigError, EdgeadError
 from runtime.publisher import Publisher, PublisherContext
+from runtime.publishing.checksum import config_crc32
 from runtime.publishing.feed import StationFeed
 from runtime.publishing.line import StationLine
 from runtime.registry import Registry, load_plugins
@@ -81,8 +82,11 @@ def publish(
     *,
     stopping: threading.Event,
     report: Callable[[Mapping[str, Any]], None],
+    checksum: Callable[[], int] | None = None,
 ) -> None:
     """Run the publisher ``name`` until ``stopping``. ``base``: folder of the station file.
+
+    ``checksum``: returns the CRC-32 of the station file that is applied now; None: it is that of ``station``.
 
     Raises whatever ``check_publisher`` and the publisher raise, ``ConfigError`` for a station without deliveries.
     """
@@ -98,15 +102,10 @@ def publish(
     ):
         recipes = {camera: tuple(getattr(each, "recipes", {})) for camera, each in station.cameras.items()}
         context = PublisherContext(
-            name=name, station=station.station, cameras=recipes, config_crc32=config_crc32(station), folder=folder,
-            base=base, line=line, stopping=stopping, report=report,
+            name=name, station=station.station, cameras=recipes, folder=folder, base=base, line=line,
+            stopping=stopping, report=report, checksum=checksum or partial(config_crc32, station),
         )  # fmt: skip
         publisher.run(feed, options, context)
-
-
-def config_crc32(station: Station) -> int:
-    """Return the CRC-32 of a station's checked content, in canonical JSON: two files of one meaning have one."""
-    return zlib.crc32(encode(station.model_dump(mode="json", by_alias=True)))
 
 
 @contextlib.contextmanager
@@ -122,21 +121,26 @@ def ended_by_signals(stopping: threading.Event) -> Iterator[None]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Serve the supervisor at the other end of the inherited socket ``arguments[0]``; return the exit code."""
+    """Serve the supervisor at the other end of an inherited socket; return the exit code.
+
+    ``arguments``: the descriptors of that socket and of the file that says what to run.
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     link = Link.adopt(int(arguments[0]))
-    setup = link.receive() or {}
+    with open(int(arguments[1]), "rb") as file:  # noqa: PTH123 - a descriptor
+        setup = json.load(file)
     stopping = threading.Event()
     with ended_by_signals(stopping), contextlib.suppress(EOFError):  # the host is gone: nobody wants to know
         # A terminal's Ctrl-C reaches host and publishers alike; what the host still publishes must be handed over.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        threading.Thread(target=_end_with_host, args=(link, stopping), name="host", daemon=True).start()
+        threading.Thread(target=_heed_host, args=(link, setup, stopping), name="host", daemon=True).start()
         try:
             station = Station.model_validate_json(setup["station"])
             registry = load_plugins(setup["builtins"])
             publish(
                 station, Path(setup["base"]), registry, setup["name"],
                 stopping=stopping, report=lambda figures: _report(link, figures),
+                checksum=lambda: int(setup["config_crc32"]),
             )  # fmt: skip
         except EdgeadError as error:
             link.send({"op": "ended", "why": str(error)[:2000]})
@@ -153,11 +157,13 @@ def _report(link: Link, figures: Mapping[str, Any]) -> None:
         link.send({"op": "figures", "figures": dict(figures)})
 
 
-def _end_with_host(link: Link, stopping: threading.Event) -> None:
-    """Wait for the host's word, or its end."""
+def _heed_host(link: Link, setup: dict[str, Any], stopping: threading.Event) -> None:
+    """Note what the host says of its station file, until its end."""
     with contextlib.suppress(EOFError, OSError):
-        while (link.receive() or {}).get("op") != "stop":
-            pass
+        while True:
+            said = link.receive() or {}
+            if said.get("op") == "checksum":
+                setup["config_crc32"] = said["config_crc32"]
     stopping.set()
 
 

@@ -2,7 +2,8 @@
 
 A trigger that was taken from a PLC is written down before the PLC is told so, and sent again until its receipt comes;
 the station knows a repetition by camera, id, part and ``raised_ns`` and inspects once. What it refuses is given
-back by ``answers``: its PLC is owed an answer too.
+back by ``answers``: its PLC is owed an answer too. The connection is a ``TriggerClient``; added here are the file, the
+thread, and another try where the station could not write a trigger down.
 """
 
 from __future__ import annotations
@@ -12,19 +13,18 @@ import json
 import os
 import threading
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Self
 
-import zmq
-
+from runtime.client.triggers import TriggerClient
 from runtime.errors import ConfigError, StationError, WireError
 from runtime.publisher import TriggerAnswer
 from runtime.trigger import TriggerHeader
 from runtime.wire.header import is_name
-from runtime.wire.messages import decode_receipt, encode_trigger
+from runtime.wire.messages import Receipt, encode_trigger
 
-#: Pause before a trigger without receipt is sent again. Its receipt comes with its result, so this is no hurry.
+#: Pause before it is tried again what the station did not take or could not write down.
 AGAIN_S = 1.0
 #: Triggers that may wait for receipts: more than any PLC raises ahead of its parts.
 MOST_WAITING = 256
@@ -41,6 +41,7 @@ class TriggerSender:
         self._memory = memory
         self._lock = threading.Lock()
         self._waiting: dict[tuple[str, int], TriggerHeader] = _read(memory)
+        #: Of those, what the connection does not have yet, and from which monotonic second it shall.
         self._due: dict[tuple[str, int], float] = dict.fromkeys(self._waiting, 0.0)
         self._answers: list[TriggerAnswer] = []
         self._stop = threading.Event()
@@ -64,10 +65,10 @@ class TriggerSender:
             return len(self._waiting)
 
     def take(self, header: TriggerHeader) -> None:
-        """Write a trigger down and have it sent.
+        """Write a trigger down and have it sent. ``raised_ns`` None: now, or when the one that waits was raised.
 
-        One whose camera and id wait already is that one. Raises ``ConfigError`` for fields a trigger cannot have,
-        ``StationError`` if too many wait or the file cannot be written.
+        The same one again changes nothing. Raises ``ConfigError`` for fields a trigger cannot have, ``StationError``
+        for another one of a camera and id that wait, if too many wait, or the file cannot be written.
         """
         if not is_name(header.camera):
             raise ConfigError(f"expected a camera's name, found {header.camera[:40]!r}")
@@ -77,11 +78,18 @@ class TriggerSender:
             raise ConfigError(f"trigger {header.trigger_id} cannot be sent: {error}") from error
         key = (header.camera, header.trigger_id)
         with self._lock:
-            if key in self._waiting:
+            known = self._waiting.get(key)
+            if known is not None:
+                same = known if header.raised_ns is not None else replace(known, raised_ns=None)
+                if header != same:
+                    raise StationError(
+                        f"expected a trigger_id that does not wait for its result, found {header.trigger_id}, which "
+                        f"waits for part {known.part_id!r}: take that one first"
+                    )
                 return
             if len(self._waiting) >= MOST_WAITING:
                 raise StationError(f"{MOST_WAITING} triggers wait for the station already: is `edgead run` up?")
-            self._waiting[key] = header
+            self._waiting[key] = replace(header, raised_ns=header.raised_ns or time.time_ns())
             try:
                 self._remember()
             except OSError as error:
@@ -99,46 +107,41 @@ class TriggerSender:
     # --- the thread ---------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        with zmq.Context() as context, context.socket(zmq.DEALER) as sock:
-            sock.setsockopt(zmq.LINGER, 0)
-            sock.setsockopt(zmq.IMMEDIATE, 1)  # to a host that is there, or not at all
-            sock.connect(self._address)
-            poller = zmq.Poller()
-            poller.register(sock, zmq.POLLIN)
-            poller.register(self._wake, zmq.POLLIN)
+        with TriggerClient(self._address, wake=self._wake, linger_ms=0) as client:
             while not self._stop.is_set():
-                self._send_due(sock)
-                poller.poll(100 if self.waiting else 1000)
+                self._raise_due(client)
+                with contextlib.suppress(WireError):  # not for us to judge: the trigger waits on
+                    receipt = client.receive(AGAIN_S)
+                    if receipt is not None:
+                        self._take_receipt(receipt)
                 with contextlib.suppress(BlockingIOError):
                     os.eventfd_read(self._wake)
-                with contextlib.suppress(zmq.Again):
-                    while True:
-                        self._take_receipt(sock.recv_multipart(zmq.NOBLOCK))
 
-    def _send_due(self, sock: zmq.Socket[bytes]) -> None:
+    def _raise_due(self, client: TriggerClient) -> None:
         now = time.monotonic()
         with self._lock:
-            due = [(key, header) for key, header in self._waiting.items() if self._due[key] <= now]
+            due = [(key, self._waiting[key]) for key, since in self._due.items() if since <= now]
         for key, header in due:
             try:
-                sock.send_multipart(encode_trigger(header), zmq.NOBLOCK)
-            except zmq.Again:
-                return  # nobody is there: again in a moment
+                client.raise_trigger(
+                    *key, part_id=header.part_id, recipe=header.recipe, deadline_ms=header.deadline_ms,
+                    raised_ns=header.raised_ns, simulated=header.simulated,
+                )  # fmt: skip
+            except StationError:
+                return  # the station takes no more: again in a moment
             with self._lock:
-                self._due[key] = now + AGAIN_S
+                self._due.pop(key, None)
 
-    def _take_receipt(self, parts: list[bytes]) -> None:
-        try:
-            receipt = decode_receipt(parts)
-        except WireError:
-            return  # not for us to judge: the trigger is sent again
-        if receipt.message != "trigger" or receipt.trigger_id is None or receipt.reason in _PASSING:
+    def _take_receipt(self, receipt: Receipt) -> None:
+        if receipt.message != "trigger" or receipt.trigger_id is None:
             return
+        key = (receipt.camera, receipt.trigger_id)
         with self._lock:
-            key = (receipt.camera, receipt.trigger_id)
+            if receipt.reason in _PASSING and key in self._waiting:
+                self._due[key] = time.monotonic() + AGAIN_S
+                return
             if self._waiting.pop(key, None) is None:
                 return
-            self._due.pop(key)
             self._answers.append(TriggerAnswer(*key, receipt.seq, receipt.reason))
             del self._answers[:-MOST_WAITING]  # of a publisher that never asks
             with contextlib.suppress(OSError):  # an answered trigger in the file is answered once more, alike

@@ -33,6 +33,8 @@ class Effect(StrEnum):
     """A new worker is loaded beside the running one, proves itself, and takes over at a trigger boundary."""
     HOST = "host"
     """The host's own bookkeeping: it takes effect with the next frame, no worker is touched."""
+    PUBLISHER = "publisher"
+    """A publisher's process is started, ended or restarted; the station is not touched."""
 
 
 #: Key of the station file -> effect. "*": any name. A key stands for everything below it.
@@ -42,13 +44,14 @@ EFFECTS: dict[str, Effect] = {
     **dict.fromkeys(("cameras.*.triggers", "cameras.*.match", "cameras.*.early_ms"), Effect.RESTART),
     # What it does shows in the cameras' deadlines.
     "parts_per_min": Effect.HOST,
-    # A publisher is a process of its own, started with the host.
-    "publishers": Effect.RESTART,
+    # A publisher is a process of its own, fed by the deliveries.
+    "publishers": Effect.PUBLISHER,
     # Sockets are bound once: peers that are connected would be cut off without a word.
     **dict.fromkeys(("frames", "results", "status", "deliveries"), Effect.RESTART),
     # The size of the shared memory and what the worker is told at its start: a new worker's.
     **dict.fromkeys(("cameras.*.product", "cameras.*.detector", "cameras.*.queue"), Effect.SWAP),
     **dict.fromkeys(("cameras.*.exposure", "cameras.*.repeat_limit", "cameras.*.recipes.*"), Effect.SWAP),
+    **dict.fromkeys(("cameras.*.device", "cameras.*.priority"), Effect.SWAP),
     **dict.fromkeys(("worker.device", "worker.threads", "publish.map", "publish.preview"), Effect.SWAP),
     **dict.fromkeys(("worker.backend", "worker.precision", "worker.engines", "worker.engines_mb"), Effect.SWAP),
     **dict.fromkeys(("cameras.*.deadline_ms", "cameras.*.swap", "cameras.*.guard"), Effect.HOST),
@@ -263,4 +266,5 @@ _DOES = {
     Effect.ADD: "a worker of its own is started",
     Effect.SWAP: "a new worker is loaded beside the running one and takes over when it has proven itself",
     Effect.HOST: "takes effect with the next frame, the worker stays",
+    Effect.PUBLISHER: "that publisher alone is started, ended or restarted",
 }

@@ -41,6 +41,10 @@ Slug = Annotated[str, Field(pattern=_SLUG)]
 PublisherName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,48}$")]
 
 
+#: What a device may be called.
+DEVICE = r"^(cpu|cuda(:\d+)?)$"
+
+
 class _Model(BaseModel):
     # strict: `preview: NO` is text in YAML 1.2 and must be refused, not taken for false; nor is "5" a number.
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
@@ -113,6 +117,10 @@ class Camera(_Model):
     Replayed (with a source) and simulated frames may repeat."""
     recipes: dict[Name, Recipe] = {}
     """Other products of this camera by recipe id; the recipe of a frame or trigger, or `edgead recipe`, picks one."""
+    device: Annotated[str, Field(pattern=DEVICE)] | None = None
+    """Where the workers of this camera run, such as cuda:1 beside others on cuda:0; null: as worker.device says."""
+    priority: Literal["normal", "low"] = "normal"
+    """low: while processor cores are short, the workers of this camera wait for those of the others."""
     swap: Literal["beside", "stop"] = "beside"
     """How a new template or detector comes in: loaded beside the old one, which inspects until then; or, where memory
     does not hold both, the old worker is stopped first and frames wait for the new one."""
@@ -123,17 +131,18 @@ class Camera(_Model):
 class Worker(_Model):
     """How detector worker processes run."""
 
-    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"
-    """cpu, cuda or cuda:N."""
+    device: Annotated[str, Field(pattern=DEVICE)] = "cpu"
+    """cpu, cuda or cuda:N; a camera may name another."""
     threads: Annotated[int, Field(ge=0, le=256)] = 0
     """CPU threads of each worker; 0 = one per core."""
-    backend: Literal["eager", "auto", "inductor"] = "eager"
+    backend: Literal["eager", "auto", "inductor", "tensorrt", "tensorrt-rtx"] = "eager"
     """What runs the detector's graph: torch itself (eager), or an engine compiled for this machine by `edgead build`,
     which `edgead run` calls when one is missing. inductor: that or the worker does not start. auto: inductor where an
-    engine is there and passes the parity gate, else eager, and the status says why. See docs/engines.md."""
+    engine is there and passes the parity gate, else eager, and the status says why. tensorrt, tensorrt-rtx: for NVIDIA
+    GPUs (docs/tensorrt.md), that or the worker does not start. See docs/engines.md."""
     precision: Literal["fp32", "bf16", "fp16", "int8"] = "fp32"
-    """Number format of a compiled engine's convolutions; matching and scores stay fp32. Eager is always fp32. int8: on a
-    CPU."""
+    """Number format of a compiled engine's convolutions; matching and scores stay fp32. Eager is always fp32. int8: on
+    a CPU."""
     engines: Annotated[Path | None, Field(strict=False)] = None
     """Folder of compiled engines, relative to this file; only this user may write there. null: edgead/engines in the
     user's state folder ($XDG_STATE_HOME)."""

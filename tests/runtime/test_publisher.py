@@ -12,8 +12,9 @@ import pytest
 
 from runtime.errors import ConfigError
 from runtime.publisher import Secret
+from runtime.publishing.checksum import config_crc32
 from runtime.publishing.memory import REMEMBERED, Memory
-from runtime.publishing.process import check_publisher, config_crc32
+from runtime.publishing.process import check_publisher
 from runtime.publishing.supervisor import Publishers
 from runtime.registry import load_plugins
 from runtime.station.config import Station
@@ -24,6 +25,7 @@ PLUGIN = """
 
     class ToyOptions(Options):
         depth: int = 1
+        checksum: bool = False
 
     class Toy(Publisher):
         name, options_model = "toy", ToyOptions
@@ -33,7 +35,8 @@ PLUGIN = """
             context.report({{"depth": options.depth}})
             if options.depth > 1:
                 raise RuntimeError("too deep")
-            context.stopping.wait()
+            while not context.stopping.wait(0.05 if options.checksum else None):
+                context.report({{"checksum": context.config_crc32}})
 
     @hookimpl
     def edgead_register_publishers(register):
@@ -154,6 +157,55 @@ def test_a_killed_publisher_is_started_again(plugin, tmp_path):
         until(lambda: "RuntimeError: too deep" in publishers.status()["deep"]["last_error"])
         last = publishers.status()["toy"]["pid"]
     until(lambda: not os.path.exists(f"/proc/{last}"))  # noqa: PTH110 - as plain as it gets
+
+
+def test_an_applied_file_touches_the_changed_publisher_alone(plugin, tmp_path):
+    """Added, changed and removed publishers are started, restarted and ended; another keeps its process."""
+    builtins = plugin()
+    with Publishers(station(tmp_path, {"toy": {}}), tmp_path, builtins) as publishers:
+
+        def ready(*names):
+            until(lambda: {name: each["state"] for name, each in publishers.status().items()}
+                  == dict.fromkeys(names, "ready"))  # fmt: skip
+            return {name: each["pid"] for name, each in publishers.status().items()}
+
+        first = ready("toy")
+        publishers.apply(station(tmp_path, {"toy": {}, "second": {"publisher": "toy"}}))
+        second = ready("toy", "second")
+        assert second["toy"] == first["toy"]
+        publishers.apply(station(tmp_path, {"toy": {"depth": 0}, "second": {"publisher": "toy"}}))
+        until(lambda: publishers.status()["toy"]["figures"] == {"depth": 0})
+        third = ready("toy", "second")
+        assert third["second"] == second["second"]
+        assert third["toy"] != first["toy"]
+        assert publishers.status()["toy"]["restarts"] == 0, "asked for, not a failure"
+        publishers.apply(station(tmp_path, {}))
+        until(lambda: publishers.status() == {})
+        publishers.apply(station(tmp_path, {"toy": {}}))
+        ready("toy")
+    assert not any(os.path.exists(f"/proc/{pid}") for pid in {*second.values(), *third.values()})  # noqa: PTH110
+
+
+def test_a_changed_setting_reaches_a_publisher_by_its_checksum(plugin, tmp_path):
+    """A setting that is no publisher's business changes the checksum it shows, and its process stays."""
+    before = station(tmp_path, {"toy": {"checksum": True}})
+    after = before.model_copy(update={"parts_per_min": 60.0})
+    with Publishers(before, tmp_path, plugin()) as publishers:
+        until(lambda: publishers.status()["toy"]["figures"] == {"checksum": config_crc32(before)})
+        pid = publishers.status()["toy"]["pid"]
+        publishers.apply(after)
+        until(lambda: publishers.status()["toy"]["figures"] == {"checksum": config_crc32(after)})
+        assert publishers.status()["toy"]["pid"] == pid
+    assert config_crc32(before) != config_crc32(after)
+
+
+def test_a_station_file_of_any_size_reaches_a_publisher(plugin, tmp_path):
+    """A publisher starts with a station file larger than one packet to its process."""
+    long = {f"r{number}": {"publisher": "toy", "note": "x" * 900} for number in range(100)}
+    big = station(tmp_path, {"toy": {}, "note": long})
+    assert len(big.model_dump_json()) > 64 * 1024
+    with Publishers(big, tmp_path, plugin()) as publishers:
+        until(lambda: publishers.status()["toy"]["state"] == "ready")
 
 
 def test_publishers_need_deliveries(tmp_path):

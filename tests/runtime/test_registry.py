@@ -253,7 +253,7 @@ def test_a_detector_that_is_none_is_the_plugins_fault(install, replace, by, word
     """A factory that raises, or makes what breaks the contract, is refused with the plugin's name; others work."""
     install("odd", REGISTERS.replace(replace, by))
     registry = load()
-    [name] = registry.detectors.keys() - {"hetmm", "cpr", "cpr-fast", "cpr-faster"}
+    [name] = registry.detectors.keys() - {"hetmm", "cpr", "cpr-fast", "cpr-faster", "prn", "mspba"}
     with pytest.raises(PluginError) as refusal:
         registry.detector(name)
     assert refusal.value.plugin == "plug"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes.util
+import json
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ from importlib import util
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from runtime.client.subscriber import ask_status
 from runtime.local import free_addresses, running_host
@@ -136,32 +138,65 @@ def test_a_killed_host_takes_its_publishers_along(run_station):
         pass
 
 
+@pytest.fixture
+def every_protocol(tmp_path):
+    """Return a section for every publisher we ship, with ports of their own and a broker that runs."""
+    if not (shutil.which("mosquitto") or Path("/usr/sbin/mosquitto").exists()):
+        pytest.skip("mosquitto is not installed (Debian: apt-get install mosquitto)")
+    broker = peers.Broker(tmp_path).start()
+    chosen = {name: dict(options) for name, options in OPTIONS.items()}
+    for name in SERVERS:
+        chosen[name]["port"] = peers.free_port()
+    for name in ("mqtt", "sparkplug"):
+        chosen[name]["port"] = broker.port
+    yield chosen
+    broker.stop()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", [*OPTIONS, "all"])
-def test_start_and_stop_are_clean_with_every_protocol(run_station, name, tmp_path):
-    """Each protocol alone, and all at once: the station starts, says so, and ends with 0, leaving nobody."""
-    chosen = {each: dict(options) for each, options in OPTIONS.items() if name in (each, "all")}
-    if (
-        not (shutil.which("mosquitto") or Path("/usr/sbin/mosquitto").exists())
-        and {"mqtt", "sparkplug"} & chosen.keys()
-    ):
-        pytest.skip("mosquitto is not installed (Debian: apt-get install mosquitto)")
-    for each in SERVERS:
-        if each in chosen:
-            chosen[each]["port"] = peers.free_port()
-    broker = None
-    if {"mqtt", "sparkplug"} & chosen.keys():
-        broker = peers.Broker(tmp_path).start()
-        for each in {"mqtt", "sparkplug"} & chosen.keys():
-            chosen[each]["port"] = broker.port
-    try:
-        _, process, status = run_station(chosen)
-        pids = [each["pid"] for each in status()["publishers"].values()]
-        assert all(Path(f"/proc/{pid}").exists() for pid in pids)
-        os.kill(process.pid, signal.SIGTERM)
-        assert process.wait(30) == 0
-        assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
-    finally:
-        if broker is not None:
-            broker.stop()
+def test_start_and_stop_are_clean_with_every_protocol(run_station, every_protocol):
+    """All at once: the station starts, says so, and ends with 0, leaving nobody."""
+    _, process, status = run_station(every_protocol)
+    pids = [each["pid"] for each in status()["publishers"].values()]
+    assert all(Path(f"/proc/{pid}").exists() for pid in pids)
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.wait(30) == 0
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_protocols_are_switched_while_the_station_runs(run_station, every_protocol):
+    """Each protocol is switched on and off by an applied file: its process alone comes and goes, the worker stays."""
+    _, process, status = run_station({})
+    before = status()
+    worker = before["cameras"]["top"]["worker_pid"]
+    file = Path(before["station_file"])
+    content = YAML(typ="safe").load(file)
+
+    def apply(publishers):
+        file.write_text(json.dumps({**content, "publishers": publishers}))
+        os.kill(process.pid, signal.SIGHUP)
+        wanted = dict.fromkeys(publishers, "ready")
+        peers.wait_for(
+            lambda: {name: each["state"] for name, each in status()["publishers"].items()} == wanted, str(wanted), 60
+        )
+        return {name: each["pid"] for name, each in status()["publishers"].items()}
+
+    pids = []
+    for name, options in every_protocol.items():
+        pids.append(apply({name: options})[name])
+    changed = {"modbus": {**every_protocol["modbus"], "port": peers.free_port()}}
+    kept = apply({"modbus": every_protocol["modbus"], "webhook": every_protocol["webhook"]})
+    apply({**changed, "webhook": every_protocol["webhook"]})
+    peers.wait_for(lambda: status()["publishers"]["modbus"]["pid"] not in (None, kept["modbus"]), "another process")
+    other = apply({**changed, "webhook": every_protocol["webhook"]})
+    assert other["webhook"] == kept["webhook"]
+    apply({})
+    assert not any(Path(f"/proc/{pid}").exists() for pid in [*pids, *kept.values(), *other.values()])
+    after = status()
+    assert after["cameras"]["top"]["worker_pid"] == worker
+    assert [each["state"] for each in after["applies"]] == ["accepted"] * len(after["applies"])
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.wait(30) == 0

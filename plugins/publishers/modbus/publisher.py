@@ -17,10 +17,11 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from edgead import Delivered, Feed, Options, Publisher, PublisherContext, StationError
+from edgead import Delivered, Feed, Publisher, PublisherContext, StationError
 from plugins.publishers.background import in_background
 from plugins.publishers.modbus.server import serve
 from plugins.publishers.modbus.unit import Unit
+from plugins.publishers.options import ListeningOptions, Port, own
 
 #: How long the main thread waits for a result before it looks at acknowledgements: part of every handshake's time.
 LOOK_S = 0.005
@@ -28,13 +29,12 @@ LOOK_S = 0.005
 REPORT_S = 1.0
 
 
-class ModbusOptions(Options):
+class ModbusOptions(ListeningOptions):
     """Options of the Modbus TCP server."""
 
-    host: str = "127.0.0.1"
-    """Address to listen on; 0.0.0.0: every network card. Modbus knows no password: keep it on the machine network."""
-    port: Annotated[int, Field(ge=1, le=65535)] = 502
-    """TCP port; below 1024 the service needs CAP_NET_BIND_SERVICE."""
+    port: Port = 502
+    """TCP port; below 1024 the service needs CAP_NET_BIND_SERVICE. Modbus knows no password: keep it on the machine
+    network."""
     units: dict[Annotated[int, Field(ge=1, le=247, strict=False)], str] = Field(default_factory=dict)
     """Unit id -> camera. Left out: 1, 2, ... in the order of the station file."""
     handshake: bool = True
@@ -64,8 +64,7 @@ class Modbus(Publisher):
 
     def run(self, feed: Feed, options: BaseModel, context: PublisherContext) -> None:
         """Serve until told to stop."""
-        if not isinstance(options, ModbusOptions):
-            raise TypeError(f"expected ModbusOptions, found {options!r}")
+        options = own(options, ModbusOptions)
         done: queue.SimpleQueue[tuple[Unit, Delivered]] = queue.SimpleQueue()
         units = {
             number: Unit(camera, number, options, context, feed, done) for number, camera in units_of(options, context)

@@ -18,6 +18,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import Field
 
 from edgead import ConfigError, Options, Secret
+from plugins.publishers.options import Port
 
 log = logging.getLogger("edgead.mqtt")
 
@@ -47,7 +48,7 @@ class BrokerOptions(Options):
 
     host: str
     """Name or address of the broker."""
-    port: Annotated[int, Field(ge=1, le=65535)] = 1883
+    port: Port = 1883
     """TCP port; usually 8883 with TLS."""
     username: str = ""
     """User name; empty: none."""

@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
-from edgead import Delivered, EdgeadError, Feed, Publisher, PublisherContext, result_values
+from edgead import Delivered, EdgeadError, Feed, Publisher, PublisherContext
 from plugins.publishers.mqtt.connection import BrokerOptions, Connection, Message
 from plugins.publishers.mqtt.window import Window
+from plugins.publishers.options import Level, own
+from plugins.publishers.record import encode_record, encode_result
 
-_LEVEL = r"^[^/+#\x00]{1,64}$"
 #: Name and version of the records beside the results.
 STATE_SCHEMA, EVENT_SCHEMA, ANSWER_SCHEMA = "edgead.state/1", "edgead.event/1", "edgead.answer/1"
-RESULT_SCHEMA = "edgead.result/1"
 #: Pause between two looks at what of the state has changed, and two waits while the broker is away.
 _LOOK_S, _AWAY_S = 0.25, 0.05
+#: Triggers whose ids are remembered until the station's word on them comes; it holds no more.
+MOST_EXPECTED = 256
 
 
 class MqttOptions(BrokerOptions):
     """Options of the MQTT publisher."""
 
-    site: Annotated[str, Field(pattern=_LEVEL)] = "site"
+    site: Level = "site"
     """Level of every topic: edgead/v1/<site>/<line>/<station>/..."""
-    line: Annotated[str, Field(pattern=_LEVEL)] = "line"
+    line: Level = "line"
     """Level of every topic."""
     commands: bool = True
     """Take triggers and recipe changes from .../cmd/trigger and .../cmd/recipe. Who may publish there is the broker's
@@ -43,10 +45,9 @@ class Mqtt(Publisher):
 
     def run(self, feed: Feed, options: BaseModel, context: PublisherContext) -> None:
         """Publish until told to stop."""
-        if not isinstance(options, MqttOptions):
-            raise TypeError(f"expected MqttOptions, found {options!r}")
+        options = own(options, MqttOptions)
         topics = Topics(f"edgead/v1/{options.site}/{options.line}/{context.station}")
-        offline = Message(topics.state, _json(STATE_SCHEMA, {"state": "offline"}), retain=True)
+        offline = Message(topics.state, encode_record(STATE_SCHEMA, {"state": "offline"}), retain=True)
         commands = [topics.trigger, topics.recipe] if options.commands else []
         client_id = options.client_id or f"edgead-{context.station}-{context.name}"
         connection = Connection(options, client_id, context.base, will=lambda: offline, topics=commands)
@@ -54,12 +55,11 @@ class Mqtt(Publisher):
         def send(delivered: Delivered, historical: bool) -> None:
             if delivered.gap is not None:
                 lost = {"event": "gap", "from_seq": delivered.gap.from_seq, "to_seq": delivered.gap.to_seq}
-                connection.publish(Message(topics.event, _json(EVENT_SCHEMA, lost)))
-            values = result_values(delivered.inspection, historical=historical)
-            connection.publish(Message(topics.result, _json(RESULT_SCHEMA, values)), delivered)
+                connection.publish(Message(topics.event, encode_record(EVENT_SCHEMA, lost)))
+            connection.publish(Message(topics.result, encode_result(delivered, historical=historical)), delivered)
 
         window = Window(feed, connection, send)
-        state = StateTopic(topics.state, connection, context)
+        state, words = StateTopic(topics.state, connection, context), Words()
         try:
             while not context.stopping.is_set():
                 if connection.turn(0.0):
@@ -68,7 +68,11 @@ class Mqtt(Publisher):
                 while connection.commands:
                     topic, payload, retained = connection.commands.popleft()
                     answer = obey(topic == topics.trigger, payload, context, retained=retained)
-                    connection.publish(Message(topics.answer, _json(ANSWER_SCHEMA, answer)))
+                    if topic == topics.trigger and answer["ok"]:
+                        words.expect(json.loads(payload))
+                    connection.publish(Message(topics.answer, encode_record(ANSWER_SCHEMA, answer)))
+                for answer in words.take(context.line.answers()):
+                    connection.publish(Message(topics.answer, encode_record(ANSWER_SCHEMA, answer)))
                 window.turn()
                 if not connection.connected:
                     context.stopping.wait(_AWAY_S)
@@ -106,17 +110,30 @@ class StateTopic:
         found = str(pulse.status.get("state", "starting")) if pulse.alive else "host_lost"
         state = {"state": "online" if found == "ready" else found, "config_crc32": self._context.config_crc32}
         if state != self._told and self._connection.connected:
-            self._connection.publish(Message(self._topic, _json(STATE_SCHEMA, state), retain=True))
+            self._connection.publish(Message(self._topic, encode_record(STATE_SCHEMA, state), retain=True))
             self._told = state
-        self._context.report(
-            {
-                "connected": self._connection.connected,
-                "connects": self._connection.connects,
-                "delivered": window.delivered,
-                "late": window.late,
-                "last_error": self._connection.last_error,
-            }
-        )
+        self._context.report(window.figures())
+
+
+class Words:
+    """The station's word on triggers that came as commands, with the ``id`` the command had."""
+
+    def __init__(self) -> None:
+        self._ids: dict[tuple[str, int], Any] = {}
+
+    def expect(self, said: Mapping[str, Any]) -> None:
+        """Note the ``id`` of a trigger that was taken."""
+        self._ids[said["camera"], said["trigger_id"]] = said.get("id")
+        while len(self._ids) > MOST_EXPECTED:
+            del self._ids[next(iter(self._ids))]
+
+    def take(self, answers: Sequence[Any]) -> list[dict[str, Any]]:
+        """Return the last answer to each: the ``seq`` of its result, or why it will have none."""
+        return [
+            {"id": self._ids.pop((each.camera, each.trigger_id), None), "ok": not each.refused, "error": each.refused,
+             "camera": each.camera, "trigger_id": each.trigger_id, "seq": each.seq or None}
+            for each in answers
+        ]  # fmt: skip
 
 
 def obey(is_trigger: bool, payload: bytes, context: PublisherContext, *, retained: bool) -> dict[str, Any]:
@@ -168,7 +185,3 @@ def _fault(is_trigger: bool, said: Mapping[str, Any]) -> str:
     if is_trigger and not 0 <= said["trigger_id"] < 2**64:
         return "expected a trigger_id of 0 to 2^64-1"
     return ""
-
-
-def _json(schema: str, fields: Mapping[str, Any]) -> bytes:
-    return json.dumps({"schema": schema, **fields}, ensure_ascii=False, separators=(",", ":")).encode()

@@ -10,16 +10,16 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from edgead import RESULT_FIELDS, Delivered, EdgeadError, Feed, Publisher, PublisherContext, result_values
 from plugins.publishers.mqtt.connection import BrokerOptions, Connection, Message
 from plugins.publishers.mqtt.sparkplug_payload import DataType, Metric, decode, encode
 from plugins.publishers.mqtt.window import Window
+from plugins.publishers.options import Level, own
 
-_LEVEL = r"^[^/+#\x00]{1,64}$"
 _KINDS = {"uint": DataType.UINT64, "float": DataType.DOUBLE, "text": DataType.STRING, "bool": DataType.BOOLEAN}
 _REBIRTH, _BDSEQ = "Node Control/Rebirth", "bdSeq"
 #: Node metrics: what the inspection loop says of itself.
@@ -31,9 +31,9 @@ _LOOK_S, _AWAY_S = 0.25, 0.05
 class SparkplugOptions(BrokerOptions):
     """Options of the Sparkplug B edge node."""
 
-    group: Annotated[str, Field(pattern=_LEVEL)] = "edgead"
+    group: Level = "edgead"
     """Sparkplug group id."""
-    node: Annotated[str, Field(pattern=_LEVEL)] | None = None
+    node: Level | None = None
     """Edge node id; null: the station's name."""
 
 
@@ -47,8 +47,7 @@ class Sparkplug(Publisher):
 
     def run(self, feed: Feed, options: BaseModel, context: PublisherContext) -> None:
         """Publish until told to stop."""
-        if not isinstance(options, SparkplugOptions):
-            raise TypeError(f"expected SparkplugOptions, found {options!r}")
+        options = own(options, SparkplugOptions)
         node = Node(options, context)
         client_id = options.client_id or f"edgead-{context.station}-{context.name}"
         connection = Connection(
@@ -72,10 +71,7 @@ class Sparkplug(Publisher):
                     looked = now
                     for message in node.news():
                         connection.publish(message)
-                    context.report(
-                        {"connected": connection.connected, "connects": connection.connects,
-                         "delivered": window.delivered, "late": window.late, "last_error": connection.last_error}
-                    )  # fmt: skip
+                    context.report(window.figures())
                 window.turn()
                 if not connection.connected:
                     context.stopping.wait(_AWAY_S)
@@ -94,7 +90,7 @@ class Node:
         self._bdseq = self._read_bdseq()
         self._seq = 0
         self._last: dict[str, dict[str, Any]] = {}
-        self._told = ""
+        self._told: tuple[str, int] = "", 0
 
     def topic(self, kind: str, device: str = "") -> str:
         """Return the topic of a message of this node, or of a device."""
@@ -115,12 +111,12 @@ class Node:
         """Return NBIRTH, with which seq begins at 0, and a DBIRTH for each camera."""
         now = _now_ms()
         self._seq = 0
-        self._told = self._state()
+        self._told = state, checksum = self._state()
         metrics = [
             Metric(_BDSEQ, DataType.INT64, self._bdseq, now),
             Metric(_REBIRTH, DataType.BOOLEAN, value=False, time_ms=now),
-            Metric(_STATE, DataType.STRING, self._told, now),
-            Metric(_CHECKSUM, DataType.UINT64, self._context.config_crc32, now),
+            Metric(_STATE, DataType.STRING, state, now),
+            Metric(_CHECKSUM, DataType.UINT64, checksum, now),
         ]
         births = [Message(self.topic("NBIRTH"), encode(metrics, now, 0), qos=0)]
         for camera in self._context.cameras:
@@ -142,13 +138,15 @@ class Node:
         return Message(self.topic("DDATA", inspection.camera), encode(metrics, _now_ms(), self._next_seq()), qos=0)
 
     def news(self) -> list[Message]:
-        """Return an NDATA if the station's state has changed since it was told last."""
-        state = self._state()
-        if state == self._told:
+        """Return an NDATA if the station's state or its file has changed since it was told last."""
+        told = self._state()
+        if told == self._told:
             return []
-        self._told = state
+        self._told = state, checksum = told
         now = _now_ms()
-        metrics = [Metric(_STATE, DataType.STRING, state, now)]
+        metrics = [
+            Metric(_STATE, DataType.STRING, state, now), Metric(_CHECKSUM, DataType.UINT64, checksum, now)
+        ]  # fmt: skip
         return [Message(self.topic("NDATA"), encode(metrics, now, self._next_seq()), qos=0)]
 
     def wants_rebirth(self, connection: Connection) -> bool:
@@ -162,9 +160,11 @@ class Node:
                 continue  # a peer's mistake: nothing to answer with in Sparkplug
         return wanted
 
-    def _state(self) -> str:
+    def _state(self) -> tuple[str, int]:
+        """Return what the station says of itself, and the checksum of its file."""
         pulse = self._context.line.pulse()
-        return str(pulse.status.get("state", "starting")) if pulse.alive else "host_lost"
+        state = str(pulse.status.get("state", "starting")) if pulse.alive else "host_lost"
+        return state, self._context.config_crc32
 
     def _next_seq(self) -> int:
         self._seq = (self._seq + 1) % _SEQS

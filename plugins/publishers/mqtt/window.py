@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from edgead import Delivered, Feed
 from plugins.publishers.mqtt.connection import Connection
@@ -43,6 +44,14 @@ class Window:
                 # What was published before there was this connection has waited for it.
                 late = delivered.inspection.published_ns < connection.since_ns
                 self._publish(delivered, historical=delivered.historical or late)
+
+    def figures(self) -> dict[str, Any]:
+        """Return what `edgead status` shows of connection and results."""
+        connection = self._connection
+        return {
+            "connected": connection.connected, "connects": connection.connects, "delivered": self.delivered,
+            "late": self.late, "last_error": connection.last_error,
+        }  # fmt: skip
 
     def _publish(self, delivered: Delivered, *, historical: bool) -> None:
         self.late += historical

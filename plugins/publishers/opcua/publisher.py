@@ -8,25 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import queue
-from collections import deque
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from edgead import Delivered, Feed, Options, Publisher, PublisherContext, Secret
+from edgead import Delivered, Feed, Publisher, PublisherContext, Secret
 from plugins.publishers.background import in_background
+from plugins.publishers.options import ListeningOptions, Port, own
 
 #: How long the main thread waits for a result before it looks at acknowledgements.
 _LOOK_S = 0.01
 
 
-class OpcUaOptions(Options):
+class OpcUaOptions(ListeningOptions):
     """Options of the OPC UA server."""
 
-    host: str = "127.0.0.1"
-    """Address to listen on; 0.0.0.0: every network card."""
-    port: Annotated[int, Field(ge=1, le=65535)] = 4840
+    port: Port = 4840
     """TCP port."""
     security: Literal["sign_and_encrypt", "none"] = "sign_and_encrypt"
     """none: also without encryption, and passwords then cross the network in the clear: for commissioning."""
@@ -42,6 +40,9 @@ class OpcUaOptions(Options):
     """Its private key (.pem)."""
     acknowledge: bool = False
     """true: a result stands until a client calls AcknowledgeResult with its id; the next is shown only then."""
+    nodeset: Annotated[Path, Field(strict=False)] | None = None
+    """The OPC Foundation's file of the types of OPC 40100-1, Opc.Ua.MachineVision.NodeSet2.xml: with it each camera is
+    also a VisionSystem; null: it is not."""
     session_s: Annotated[float, Field(ge=5, le=3600)] = 60.0
     """Longest a silent session is kept, whatever the client asks for."""
 
@@ -64,10 +65,10 @@ class OpcUa(Publisher):
 
     def run(self, feed: Feed, options: BaseModel, context: PublisherContext) -> None:
         """Serve until told to stop."""
+        from plugins.publishers.opcua.camera import Desk
         from plugins.publishers.opcua.server import StationServer
 
-        if not isinstance(options, OpcUaOptions):
-            raise TypeError(f"expected OpcUaOptions, found {options!r}")
+        options = own(options, OpcUaOptions)
         done: queue.SimpleQueue[Delivered] = queue.SimpleQueue()
         server = StationServer(options, context, Desk(feed, done))
         where = f"{options.host}:{options.port}"
@@ -82,58 +83,9 @@ class OpcUa(Publisher):
                         handed = done.get_nowait()
                         feed.done(handed)
                         post(server.settled, handed)
+                for answer in context.line.answers():
+                    post(server.answer, answer.camera, answer.trigger_id, answer.seq, answer.refused)
                 pulse = context.line.pulse()
                 if pulse.beats != beats:
                     beats = pulse.beats
                     context.report(server.figures())
-
-
-class Desk:
-    """Where the server's thread hands results to be remembered as handed over."""
-
-    def __init__(self, feed: Feed, done: queue.SimpleQueue[Delivered]) -> None:
-        self.is_done, self.settle = feed.is_done, done.put
-
-
-class Shelf:
-    """What one camera shows, and what waits behind it. ``acknowledge``: each until it is acknowledged."""
-
-    def __init__(self, desk: Desk, *, acknowledge: bool) -> None:
-        self.shown: Delivered | None = None
-        self._desk, self._acknowledge = desk, acknowledge
-        self._waiting: deque[Delivered] = deque()
-
-    @property
-    def waiting(self) -> int:
-        """Results that wait behind the one shown."""
-        return len(self._waiting)
-
-    def offer(self, delivered: Delivered) -> Delivered | None:
-        """Take a result; return it if it is to be shown now."""
-        if not self._acknowledge:
-            self._desk.settle(delivered)
-            self.shown = delivered
-            return delivered
-        self._waiting.append(delivered)
-        return self._next()
-
-    def acknowledge(self, result_id: str) -> Any:
-        """Return the result of this id if it waits to be remembered, None if it is so; ``ValueError`` if neither."""
-        if self.shown is not None and self.shown.inspection.result_id == result_id and self._acknowledge:
-            return self.shown
-        if self._desk.is_done(result_id):
-            return None  # the answer to an earlier call was lost
-        raise ValueError(f"expected the result shown, found {result_id[:80]!r}")
-
-    def settled(self, delivered: Delivered) -> Delivered | None:
-        """Note that a result is remembered; return the next one if it is to be shown now."""
-        if self._acknowledge and self.shown is delivered:
-            self.shown = None
-            return self._next()
-        return None
-
-    def _next(self) -> Delivered | None:
-        if self.shown is None and self._waiting:
-            self.shown = self._waiting.popleft()
-            return self.shown
-        return None

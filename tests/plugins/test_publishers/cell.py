@@ -17,13 +17,13 @@ from pathlib import Path
 
 import zmq
 
-from runtime.config import load_station
 from runtime.delivery.router import open_router
 from runtime.delivery.server import Deliveries
 from runtime.errors import WireError
 from runtime.inspection import ErrorWord, Inspection, Verdict
 from runtime.ledger import Ledger, Outbox, Reader
-from runtime.wire import Receipt, decode_inspection, decode_trigger, encode_receipt
+from runtime.station.config import load_station
+from runtime.wire.messages import Receipt, decode_inspection, decode_trigger, encode_receipt
 
 SIDE = 16
 
@@ -127,11 +127,16 @@ class Cell:
         except WireError:
             return
         name = (header.camera, header.trigger_id, header.part_id, header.raised_ns)
+        common = {"camera": header.camera, "session": 0, "frame_id": 0, "message": "trigger"}
+        if header.camera not in self.station.cameras:
+            receipt = Receipt(**common, accepted=False, reason="unknown_camera", trigger_id=header.trigger_id)
+            self.frames.send_multipart([identity, *encode_receipt(receipt)])
+            return
         if name not in self.known:
             fields = {"trigger_id": header.trigger_id, "part_id": header.part_id, "triggered_ns": header.raised_ns}
             self.known[name] = self.produce(1, header.camera, **fields)
-        receipt = Receipt(camera=header.camera, session=0, frame_id=0, accepted=True, seq=self.known[name],
-                          verdict=Verdict.OK, message="trigger", trigger_id=header.trigger_id)  # fmt: skip
+        receipt = Receipt(**common, accepted=True, seq=self.known[name], verdict=Verdict.OK,
+                          trigger_id=header.trigger_id)  # fmt: skip
         self.frames.send_multipart([identity, *encode_receipt(receipt)])
 
 

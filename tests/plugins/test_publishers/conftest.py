@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes.util
 import shutil
+import subprocess
 import sys
 from contextlib import ExitStack
 from importlib import util
@@ -44,8 +45,8 @@ def outlets():
     """Return a starter of a cell's publishers."""
     with ExitStack() as stack:
 
-        def start(cell, builtins=edgead.BUILTIN_PLUGINS):
-            made = peers.Outlets(cell, builtins)
+        def start(cell, builtins=edgead.BUILTIN_PLUGINS, *, ready=True):
+            made = peers.Outlets(cell, builtins, ready=ready)
             stack.callback(made.stop)
             return made
 
@@ -89,3 +90,45 @@ def listen(tmp_path):
             return made
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def found_opcua_node(tmp_path_factory):
+    """Return a folder with node-opcua's client and NodeSets, or the reason why there is none."""
+    if shutil.which("npm") is None or shutil.which("node") is None:
+        return "node is not installed (Debian: apt-get install nodejs npm)"
+    folder = tmp_path_factory.mktemp("node-opcua")
+    shutil.copy(Path(__file__).parents[2] / "peers" / "opcua" / "package.json", folder)
+    command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(folder)]
+    try:
+        subprocess.run(command, check=True, timeout=180, capture_output=True)
+    except subprocess.SubprocessError:
+        return "node-opcua cannot be installed here: no registry of npm packages"
+    return folder
+
+
+@pytest.fixture(scope="session")
+def opcua_node(found_opcua_node):
+    """Return a folder with node-opcua's client and NodeSets: OPC UA that is neither ours nor asyncua's."""
+    if isinstance(found_opcua_node, str):
+        pytest.skip(found_opcua_node)
+    return found_opcua_node
+
+
+@pytest.fixture(scope="session")
+def nodeset(opcua_node):
+    """Return the OPC Foundation's NodeSet of OPC 40100-1, as node-opcua brings it."""
+    return opcua_node / "node_modules" / "node-opcua-nodesets" / "nodesets" / "Opc.Ua.MachineVision.NodeSet2.xml"
+
+
+@pytest.fixture
+def opcua_peer(opcua_node):
+    """Return a maker of connected OPC UA clients by node-opcua: ``opcua_peer(port)``."""
+    with ExitStack() as stack:
+
+        def make(port):
+            client = peers.NodeOpcUa(opcua_node, port)
+            stack.callback(client.close)
+            return client
+
+        yield make

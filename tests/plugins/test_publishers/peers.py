@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import ctypes.util
 import json
@@ -15,11 +16,11 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from runtime.config import load_station
 from runtime.ledger import Reader
 from runtime.local import free_addresses
 from runtime.publishing.supervisor import Publishers
-from runtime.wire import decode_inspection
+from runtime.station.config import load_station
+from runtime.wire.messages import decode_inspection
 
 HERE = Path(__file__).parent
 WAIT_S = 30.0
@@ -39,6 +40,11 @@ def wait_for(reached, what="the condition", timeout_s=WAIT_S):
         assert time.monotonic() < give_up, f"{what} within {timeout_s:g} s"
         time.sleep(0.01)
     return found
+
+
+def is_alive(pid):
+    """Tell whether a process is there."""
+    return Path(f"/proc/{pid}").exists()
 
 
 class Cell:
@@ -92,17 +98,18 @@ class Cell:
 class Outlets:
     """The publishers of a station under their supervisor, to be ended, killed, and started again."""
 
-    def __init__(self, cell, builtins):
+    def __init__(self, cell, builtins, *, ready=True):
         self._cell, self._builtins = cell, builtins
         self._stack = ExitStack()
         self.publishers = None
-        self.start()
+        self.start(ready=ready)
 
-    def start(self):
+    def start(self, *, ready=True):
         """Start them and wait until each has said that it runs."""
         made = Publishers(self._cell.station, self._cell.path.parent, self._builtins)
         self.publishers = self._stack.enter_context(made)
-        self.wait_ready()
+        if ready:
+            self.wait_ready()
 
     def wait_ready(self):
         """Wait until each runs."""
@@ -162,6 +169,42 @@ class LibModbus:
             self._library.modbus_close(self._context)
             self._library.modbus_free(self._context)
             self._context = None
+
+
+class NodeOpcUa:
+    """An OPC UA client by node-opcua: the program of tests/peers/opcua, in a folder where its packages lie."""
+
+    def __init__(self, folder, port):
+        program = folder / "peer.js"
+        shutil.copy(HERE.parents[1] / "peers" / "opcua" / "peer.js", program)
+        self._process = subprocess.Popen(
+            ["node", str(program)], cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, text=True,
+        )  # fmt: skip
+        self.namespaces = self.ask("connect", url=f"opc.tcp://127.0.0.1:{port}/edgead")["namespaces"]
+
+    def ask(self, operation, **arguments):
+        """Let it do something; return its answer."""
+        self._process.stdin.write(json.dumps({"op": operation, **arguments}) + "\n")
+        self._process.stdin.flush()
+        answer = json.loads(self._process.stdout.readline())
+        assert "error" not in answer, answer
+        return answer
+
+    def read(self, *nodes):
+        """Return the values of nodes, read in one request."""
+        return self.ask("read", nodes=nodes)["values"]
+
+    def close(self):
+        """End it."""
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
 
 
 class Broker:

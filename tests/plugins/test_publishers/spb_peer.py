@@ -1,8 +1,10 @@
 """Another implementation's view of Sparkplug B: runs in an environment of its own with the package pysparkplug.
 
 ``decode``: lines ``TOPIC HEX`` on standard input become JSON lines. ``rebirth``: prints an NCMD payload in hex.
+``who``: prints where the decoder comes from, and which of our own modules could be imported here.
 """
 
+import importlib.util
 import json
 import sys
 
@@ -27,6 +29,9 @@ def decode(line):
 if sys.argv[1] == "decode":
     for row in sys.stdin:
         print(json.dumps(decode(row)))  # noqa: T201 - its output
+elif sys.argv[1] == "who":
+    ours = [name for name in ("edgead", "plugins", "runtime") if importlib.util.find_spec(name) is not None]
+    print(json.dumps({"decoder": spb.__file__, "prefix": sys.prefix, "ours": ours}))  # noqa: T201 - its output
 else:
     now = spb.get_current_timestamp()
     wish = spb.Metric(timestamp=now, name="Node Control/Rebirth", datatype=spb.DataType.BOOLEAN, value=True)

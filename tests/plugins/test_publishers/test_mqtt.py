@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import subprocess
 
@@ -136,29 +137,76 @@ def say(broker, topic, payload, *options):
 
 
 def test_a_trigger_by_mqtt_is_answered(mqtt, broker, listen):
-    """A trigger command gets its answer with the id given, and a result; a wrong one gets a sentence and no result."""
+    """A trigger command gets its answer with the id given, then its result's seq; a wrong one a sentence, no result."""
     line, running = mqtt()
     connected(running)
     sub = listen(broker.port, f"{ROOT}/#")
     peers.wait_for(lambda: sub.records("/state"), "the subscription")
     trigger = {"camera": "top", "trigger_id": 7, "part_id": "A-1", "raised_ns": 5, "id": 1}
     say(broker, f"{ROOT}/cmd/trigger", json.dumps(trigger))
-    peers.wait_for(lambda: sub.records("/result"), "its result")
+    peers.wait_for(lambda: sub.records("/result") and len(sub.records("/answer")) == 2, "its result and its seq")
     say(broker, f"{ROOT}/cmd/trigger", json.dumps(trigger))  # as MQTT may: twice
+    peers.wait_for(lambda: len(sub.records("/answer")) == 4, "the same answers")
     say(broker, f"{ROOT}/cmd/trigger", "[1]")
     say(broker, f"{ROOT}/cmd/trigger", json.dumps({**trigger, "trigger_id": "7", "id": "x"}))
     say(broker, f"{ROOT}/cmd/trigger", json.dumps({**trigger, "colour": 1, "id": 2}))
-    peers.wait_for(lambda: len(sub.records("/answer")) == 5, "an answer to each")
+    peers.wait_for(lambda: len(sub.records("/answer")) == 7, "an answer to each")
     answers = sub.records("/answer")
-    assert [(each["id"], each["ok"]) for each in answers] == [
-        (1, True),
-        (1, True),
-        (None, False),
-        ("x", False),
-        (2, False),
-    ]
+    taken, word = (1, True, None), (1, True, 1)
+    assert [(each["id"], each["ok"], each.get("seq")) for each in answers] == [
+        taken, word, taken, word, (None, False, None), ("x", False, None), (2, False, None),
+    ]  # fmt: skip
     assert [(each["trigger_id"], each["part_id"]) for each in sub.records("/result")] == [(7, "A-1")]
     assert len(line.results()) == 1
+
+
+def test_many_triggers_repeated_and_out_of_order(mqtt, broker, listen):
+    """120 triggers sent twice and shuffled, some for no camera: each command is answered, each part inspected once."""
+    line, running = mqtt()
+    connected(running)
+    sub = listen(broker.port, f"{ROOT}/#")
+    peers.wait_for(lambda: sub.records("/state"), "the subscription")
+    rng = random.Random(7)
+    wanted = [{"camera": "top", "trigger_id": number, "part_id": f"P{number}", "raised_ns": 1000 + number}
+              for number in range(120)]  # fmt: skip
+    said = [{**each, "id": f"{each['trigger_id']}-{turn}"} for each in wanted for turn in range(2)]
+    said += [{"camera": "none", "trigger_id": 1000 + number, "id": f"lost-{number}"} for number in range(10)]
+    rng.shuffle(said)
+    command = ["mosquitto_pub", "-h", "127.0.0.1", "-p", str(broker.port), "-q", "1", "-t", f"{ROOT}/cmd/trigger", "-l"]
+    text = "".join(f"{json.dumps(each)}\n" for each in said)
+    subprocess.run(command, input=text, text=True, check=True, timeout=60)
+    first = lambda: [each for each in sub.records("/answer") if "seq" not in each]  # noqa: E731
+    peers.wait_for(lambda: len(first()) == len(said), "an answer to each", 60)
+    peers.wait_for(lambda: len(sub.records("/result")) >= 120, "120 results", 60)
+    assert sorted(each["id"] for each in first()) == sorted(each["id"] for each in said)
+    made = line.results()
+    assert sorted((each.trigger_id, each.part_id) for each in made) == [(n, f"P{n}") for n in range(120)]
+    refusals = lambda: [each for each in sub.records("/answer") if "seq" in each and not each["ok"]]  # noqa: E731
+    peers.wait_for(lambda: len(refusals()) == 10, "10 refusals")
+    refused = refusals()
+    assert all(each["ok"] for each in first())
+    assert {(each["error"], each["seq"]) for each in refused} == {("unknown_camera", None)}
+    assert {each["id"] for each in refused} == {f"lost-{number}" for number in range(10)}
+    seqs = {(each.camera, each.trigger_id): each.seq for each in made}
+    words = [each for each in sub.records("/answer") if "seq" in each]
+    assert all(each["seq"] == seqs[each["camera"], each["trigger_id"]] for each in words if each["ok"])
+
+
+def test_an_id_that_waits_for_another_part_is_refused(mqtt, broker, listen):
+    """While the station is away a trigger waits: the same again is it, another part under its id is refused."""
+    line, running = mqtt()
+    connected(running)
+    sub = listen(broker.port, f"{ROOT}/#")
+    peers.wait_for(lambda: sub.records("/state"), "the subscription")
+    line.kill()
+    for part in ("A", "A", "B"):
+        say(broker, f"{ROOT}/cmd/trigger", json.dumps({"camera": "top", "trigger_id": 5, "part_id": part}))
+    peers.wait_for(lambda: len(sub.records("/answer")) == 3, "an answer to each")
+    assert [each["ok"] for each in sub.records("/answer")] == [True, True, False]
+    assert "waits for part 'A'" in sub.records("/answer")[2]["error"]
+    line.start()
+    peers.wait_for(lambda: sub.records("/result"), "its result")
+    assert [each.part_id for each in line.results()] == ["A"]
 
 
 def test_a_retained_trigger_is_refused(mqtt, broker, listen):

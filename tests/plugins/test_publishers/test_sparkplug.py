@@ -46,7 +46,9 @@ def decoder(tmp_path_factory):
         pytest.skip("pysparkplug cannot be installed here: no package index")
 
     def run(mode, text=""):
-        done = subprocess.run([python, PEER, mode], input=text, capture_output=True, text=True, timeout=60, check=True)
+        done = subprocess.run(
+            [python, "-I", PEER, mode], input=text, capture_output=True, text=True, timeout=60, check=True
+        )
         return done.stdout
 
     return run
@@ -76,6 +78,15 @@ def spb(cell, outlets, broker, listen):
 def kinds(sub):
     """Return the kinds of the messages so far."""
     return [topic.split("/")[2] for topic, _, _ in sub.lines() if topic.count("/") > 2]
+
+
+@pytest.mark.slow
+def test_the_decoder_is_somebody_elses(decoder):
+    """The decoder lies in an environment of its own, from which nothing of ours can be imported."""
+    who = json.loads(decoder("who"))
+    assert who["ours"] == []
+    assert who["decoder"].startswith(who["prefix"])
+    assert who["prefix"] != sys.prefix
 
 
 @pytest.mark.slow
