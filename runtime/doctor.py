@@ -14,6 +14,9 @@ from typing import Any
 
 from runtime.engines.cache import EngineCache
 from runtime.engines.folder import check_owner, check_parents, default_folder
+from runtime.engines.tensorrt.marks import versions
+from runtime.engines.tensorrt.ready import BACKENDS as TENSORRT
+from runtime.engines.tensorrt.ready import check_ready
 from runtime.errors import EngineError
 from runtime.registry import Registry
 from runtime.weights import state, weights_dir
@@ -21,7 +24,7 @@ from runtime.weights import state, weights_dir
 #: Less free disk than this is worth a warning: templates of big banks take hundreds of megabytes.
 LOW_DISK_BYTES = 2 * 1024**3
 #: Packages whose versions matter for support.
-PACKAGES = ("torch", "torch-tensorrt", "tensorrt", "numpy", "opencv-python", "pyzmq", "msgpack", "pluggy", "pydantic")
+PACKAGES = ("torch", "numpy", "opencv-python", "pyzmq", "msgpack", "pluggy", "pydantic")
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,7 @@ def _packages() -> Iterator[Finding]:
         try:
             yield Finding(name, "ok", importlib.metadata.version(name))
         except importlib.metadata.PackageNotFoundError:
-            optional = name in {"torch-tensorrt", "tensorrt"}
-            detail = "not installed: not needed on this backend" if optional else "missing: install edgead again"
-            yield Finding(name, "note" if optional else "fail", detail)
+            yield Finding(name, "fail", "missing: install edgead again")
 
 
 def _compute() -> Iterator[Finding]:
@@ -89,6 +90,13 @@ def _engines() -> Iterator[Finding]:
     compiler = shutil.which(name)
     missing = f"no {name!r}: `edgead build` needs one; engines that were built run without"
     yield Finding("c++ compiler", "ok" if compiler else "note", compiler or missing)
+    for backend in TENSORRT:
+        try:
+            check_ready(backend, "cuda")
+        except EngineError as error:
+            yield Finding(f"backend {backend}", "note", str(error))
+        else:
+            yield Finding(f"backend {backend}", "ok", ", ".join(f"{k} {v}" for k, v in versions(backend).items()))
     cache = EngineCache(default_folder(), most_bytes=0)  # only looked at
     if not cache.folder.exists():
         yield Finding("engine cache", "note", f"nothing in {cache.folder}: see `edgead build`")

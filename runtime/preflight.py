@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from runtime.engines.tensorrt.ready import BACKENDS as TENSORRT
+from runtime.engines.tensorrt.ready import check_ready
 from runtime.errors import ConfigError, EdgeadError, LedgerError, TemplateError, WeightsError
 from runtime.ledger import Reader
 from runtime.ledger.opening import is_held
@@ -66,6 +68,8 @@ def check_station(path: Path, registry: Registry, *, beside_host: bool = False) 
     station = loaded[0]
     if not beside_host:
         _check_places(station, report)
+    if station.worker.backend in TENSORRT:
+        report.note("engine", partial(_tensorrt, station))
     if report.note("store", lambda: _open(station, stores)):
         for (name, recipe), (product, detector) in lanes_of(station).items():
             lane = f"camera {name}{f' recipe {recipe}' if recipe else ''}"
@@ -84,6 +88,14 @@ def _publisher(station: Station, name: str, registry: Registry, base: Path) -> s
     for secret in secrets:
         secret.read(base)
     return f"{publisher.name} with {len(secrets)} secret(s)"
+
+
+def _tensorrt(station: Station) -> str:
+    """Check that what the backend needs is here; loads torch only to look for the GPU, once the rest is there."""
+    devices = {camera.device or station.worker.device for camera in station.cameras.values()}
+    for device in sorted(devices):
+        check_ready(station.worker.backend, device)
+    return f"{station.worker.backend} on {', '.join(sorted(devices))}"
 
 
 def _check_places(station: Station, report: Preflight) -> None:

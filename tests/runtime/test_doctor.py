@@ -51,9 +51,12 @@ def test_a_missing_package_is_in_the_way(monkeypatch):
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(doctor.importlib.metadata, "version", version)
-    findings = {each.check: each.status for each in doctor._packages()}
-    assert findings["numpy"] == "fail"
-    assert findings["tensorrt"] == "note"
+    monkeypatch.setattr("runtime.engines.tensorrt.marks.version", version)
+    findings = {each.check: each for each in (*doctor._packages(), *doctor._engines())}
+    assert findings["numpy"].status == "fail"
+    for backend in ("tensorrt", "tensorrt-rtx"):
+        assert findings[f"backend {backend}"].status == "note"
+        assert f"install `edgead[{backend}]`" in findings[f"backend {backend}"].detail
 
 
 def test_little_disk_is_a_warning(monkeypatch):

@@ -62,6 +62,18 @@ def test_a_station_without_a_fault(station):
     assert "threshold 1.0000" in details["camera top"]
 
 
+@pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])
+def test_tensorrt_on_a_machine_without_it_is_named(station, monkeypatch, backend):
+    """A backend whose GPU or packages are missing is a fault of the station, with what to do, before it runs."""
+    put(station.store)
+    _, faults = station(worker=f"{{backend: {backend}}}")
+    assert [*faults] == ["engine"]
+    assert faults["engine"].startswith(f"{backend}: expected worker.device cuda or cuda:N, found 'cpu'")
+    monkeypatch.setattr("runtime.engines.tensorrt.ready.versions", lambda _: {"tensorrt": "none"})
+    _, faults = station(worker=f"{{backend: {backend}, device: cuda}}")
+    assert f"found no tensorrt: install `edgead[{backend}]`" in faults["engine"]
+
+
 def test_nothing_is_changed(station, tmp_path):
     """Checking a station writes nothing."""
     put(station.store)

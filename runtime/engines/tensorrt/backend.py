@@ -1,0 +1,119 @@
+"""The ``tensorrt`` and ``tensorrt-rtx`` backends as ``runtime.engines.backends`` knows them: compile, and load.
+
+Compiling runs in a process of its own (``compiler``). What is kept is TensorRT's serialised engine and a small JSON
+file, no pickle: torch-TensorRT's own saved modules hold one. An engine is machine code all the same, so only the
+cache's rules of ownership make it safe to load.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from runtime.engines.inductor import TIMEOUT_S, Tick, own_storage
+from runtime.engines.program import Layout
+from runtime.engines.target import Target
+from runtime.engines.tensorrt.compiler import BINDINGS, PLAN, REFUSED
+from runtime.engines.tensorrt.marks import capabilities, is_rtx, versions
+from runtime.engines.tensorrt.options import KEY as KEY
+from runtime.engines.tensorrt.ready import check_gpu
+from runtime.errors import EngineError
+
+if TYPE_CHECKING:  # importing torch.export takes longer than loading an engine
+    from torch.export import ExportedProgram
+
+    from runtime.engines.tensorrt.program import TensorRTProgram
+
+_POLL_S = 0.2
+#: Characters of a failed build's output that are shown.
+_TAIL = 600
+
+
+def compile_program(
+    program: ExportedProgram, folder: Path, target: Target, tick: Tick = lambda _seconds: None
+) -> Mapping[str, Any]:
+    """Build into ``folder`` (empty) and return what the manifest should know. ``tick(seconds)`` is called meanwhile.
+
+    Raises ``EngineError``: no GPU (but for RTX), an operation without converter, or TensorRT's own words.
+    """
+    if not is_rtx(target.backend):
+        check_gpu(target.backend, target.device)
+    work = folder / "work"
+    work.mkdir()
+    own_storage(program)
+    try:
+        torch.export.save(program, work / "program.pt2")
+    except RuntimeError as error:  # torch's word for a disk that is full
+        raise EngineError(f"engines: cannot write {work}: {str(error).splitlines()[0]}; free space") from error
+    started = time.monotonic()
+    code, said = _run(work, target, started, tick)
+    if code == REFUSED:
+        raise EngineError(said.splitlines()[-1])
+    if code != 0:
+        raise EngineError(f"engines: building with {target.backend} failed with exit code {code}: ... {said[-_TAIL:]}")
+    for name in (PLAN, BINDINGS):
+        (work / name).rename(folder / name)
+    shutil.rmtree(work)
+    built_for = {"capabilities": capabilities()} if is_rtx(target.backend) else {}
+    return {**versions(target.backend), **built_for, "compile_s": round(time.monotonic() - started, 1)}
+
+
+def _run(work: Path, target: Target, started: float, tick: Tick) -> tuple[int, str]:
+    """Run the building process to its end; return its exit code and what it said, one line a sentence."""
+    command = [sys.executable, "-P", "-m", "runtime.engines.tensorrt.compiler", str(work), target.backend]
+    # Whatever it writes beside the engine goes away with the folder.
+    environment = os.environ | {"TMPDIR": str(work)}
+    if torch.device(target.device).type == "cuda":
+        environment["CUDA_VISIBLE_DEVICES"] = _visible(target.device)
+    output = work / "output.txt"
+    with output.open("wb") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        try:
+            while process.poll() is None:
+                tick(time.monotonic() - started)
+                if time.monotonic() - started > TIMEOUT_S:
+                    raise EngineError(f"engines: building took longer than {TIMEOUT_S:g} s; use a smaller detector")
+                time.sleep(_POLL_S)
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+    said = output.read_text(encoding="utf-8", errors="replace").strip()
+    return process.returncode, said or "it said nothing"
+
+
+def _visible(device: str) -> str:
+    """Return the one GPU the building process may see, as CUDA numbers it before any earlier restriction."""
+    listed = [each for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each]
+    index = torch.device(device).index or 0
+    return listed[index] if index < len(listed) else str(index)
+
+
+def load_tensorrt(folder: Path, layouts: Sequence[Layout], device: str) -> TensorRTProgram:
+    """Load an engine of TensorRT; ``EngineError`` where it does not load here."""
+    return _load("tensorrt", folder, layouts, device)
+
+
+def load_rtx(folder: Path, layouts: Sequence[Layout], device: str) -> TensorRTProgram:
+    """Load an engine of TensorRT-RTX; ``EngineError`` where it does not load here."""
+    return _load("tensorrt-rtx", folder, layouts, device)
+
+
+def _load(backend: str, folder: Path, layouts: Sequence[Layout], device: str) -> TensorRTProgram:
+    from runtime.engines.tensorrt.launch import Captured, Enqueued
+    from runtime.engines.tensorrt.native import bindings
+    from runtime.engines.tensorrt.program import TensorRTProgram
+
+    check_gpu(backend, device)
+    rtx = is_rtx(backend)
+    # RTX compiles kernels for the shapes it meets while it runs: a capture would keep the first, slow ones.
+    launch = Enqueued(device) if rtx else Captured(device)
+    return TensorRTProgram(bindings(rtx=rtx), folder, layouts, device, launch)
