@@ -39,14 +39,17 @@ def apply(
 ) -> None:
     """Bring an edited station file, and newly activated templates, into the running host without losing a part.
 
-    Exit code 0: applied, or nothing to change. 1: refused by the new worker's self-test, or taken back: what ran
-    before runs. 2: an invalid file, or a key that needs a restart: nothing was touched. 7: no host answers.
+    Engines the file asks for and lacks are built first, while the station inspects. Exit code 0: applied, or nothing to
+    change. 1: refused by the new worker's self-test, or taken back: what ran before runs. 2: an invalid file, or a key
+    that needs a restart: nothing was touched. 7: no host answers. 9: an engine cannot be built: nothing was touched.
     """
     from runtime.station.config import load_station
     from runtime.terminal import print_json
 
     address = _address(load_station(station), connect)
-    errand = _Errand(station, address, plugins_of(context), who or login(), why, as_json=as_json)
+    errand = _Errand(
+        station, address, plugins_of(context), who or login(), why, as_json=as_json, builtins=context.find_root().obj
+    )
     record = errand.bring(dry_run=dry_run, wait=wait, guard=guard)
     if as_json:
         print_json(record)
@@ -86,7 +89,7 @@ def use(
         record |= {"state": "next_start"}
     else:
         try:
-            errand = _Errand(station, address, registry, who, why, as_json=as_json)
+            errand = _Errand(station, address, registry, who, why, as_json=as_json, builtins=context.find_root().obj)
             record |= errand.bring(wait=wait, guard=guard)
         except StationError:
             raise  # the host has gone: what becomes of the change is decided by file and store at its next start
@@ -140,19 +143,23 @@ class _Errand:
     who: str
     why: str
     as_json: bool
+    builtins: tuple[str, ...]
 
     def bring(self, *, wait: bool, guard: bool, dry_run: bool = False) -> dict[str, Any]:
-        """Check, show and apply; return the record that --json prints.
+        """Check, show, build what engines are missing, and apply; return the record that --json prints.
 
         Its ``state``: unchanged, planned, accepted (nobody waited), applied, watched, refused or rolled_back.
         """
         from runtime.client.application import begin, follow
+        from runtime.engines.ahead import prepare
         from runtime.terminal import say
 
         record = self._checked_plan()
         _show_plan(record, self.as_json)
         if not record["changes"] or dry_run:
             return record
+        if built := prepare(self.file, self.builtins, beside_host=True):
+            say(built)
         request = begin(self.address, self.file, who=self.who, why=self.why)
         if not wait:
             say(f"{request} accepted: `edgead status` shows what becomes of it")

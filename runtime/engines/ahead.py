@@ -1,4 +1,6 @@
-"""Building what a station needs, before it needs it: `edgead build`, and `edgead run` before it starts the host.
+"""Building what a station needs, before it needs it.
+
+`edgead build` does; `edgead run` before it starts the host, `edgead apply` and `use` before they ask it to change.
 
 Whether anything is missing is found out without torch: a station whose engines are there starts as fast as an eager
 one.
@@ -28,17 +30,21 @@ if TYPE_CHECKING:
     from runtime.store.template import Template
 
 
-def wanted(station: Station, registry: Registry, camera: str | None = None) -> Iterator[tuple[Detector, Template]]:
-    """Yield every detector with its active template that a worker of ``station`` (or of one camera) loads, each once.
+def wanted(station: Station, registry: Registry, camera: str | None = None) -> Iterator[tuple[Detector, Template, str]]:
+    """Yield every detector, active template and device that a worker of ``station`` (or of one camera) has, each once.
 
     Raises ``ConfigError`` for an unknown camera, ``TemplateError`` where no template is active.
     """
     if camera is not None and camera not in station.cameras:
         raise ConfigError(f"expected a camera of the station ({', '.join(station.cameras)}), found {camera!r}")
     store = Store(station.store)
-    pairs = {(each.product, each.detector) for name, _, each in lanes_of(station) if camera in {None, name}}
-    for product, name in sorted(pairs):
-        yield registry.detector(name), store.active(product, name)
+    lanes = {
+        (each.product, each.detector, each.device or station.worker.device)
+        for name, _, each in lanes_of(station)
+        if camera in {None, name}
+    }
+    for product, name, device in sorted(lanes):
+        yield registry.detector(name), store.active(product, name), device
 
 
 def build_station(
@@ -56,11 +62,11 @@ def build_station(
     from runtime.engines.build import build
 
     chosen = wish or EngineSettings.of(station.worker)
-    target, cache = chosen.target(station.worker.device, station.worker.threads), chosen.cache()
+    cache = chosen.cache()
     return [
         record
-        for detector, template in wanted(station, registry, camera)
-        for record in build(detector, template, target, cache, progress)
+        for detector, template, device in wanted(station, registry, camera)
+        for record in build(detector, template, chosen.target(device, station.worker.threads), cache, progress)
     ]
 
 
@@ -69,10 +75,11 @@ def is_ready(station: Station, registry: Registry) -> bool:
     wish = EngineSettings.of(station.worker)
     if not wish.is_compiled:
         return True
-    if station.worker.device != "cpu":
-        return False  # a GPU's name is torch's to tell: the process that builds looks itself
-    target, cache = wish.target(station.worker.device, station.worker.threads), wish.cache()
-    for detector, template in wanted(station, registry):
+    cache = wish.cache()
+    for detector, template, device in wanted(station, registry):
+        if device != "cpu":
+            return False  # a GPU's name is torch's to tell: the process that builds looks itself
+        target = wish.target(device, station.worker.threads)
         for shape in shapes_of(template.golden()):
             approved = read_approval(cache, approval_name(detector, template.digest, shape, target))
             try:
@@ -83,21 +90,26 @@ def is_ready(station: Station, registry: Registry) -> bool:
     return True
 
 
-def prepare(path: Path, builtins: tuple[str, ...]) -> str:
+def prepare(path: Path, builtins: tuple[str, ...], *, beside_host: bool = False) -> str:
     """Build what the station file ``path`` asks for and lacks, in a process of its own; return a sentence, "" if none.
 
-    With ``backend: auto`` a failure is only told: the workers answer eagerly. Otherwise it raises ``EngineError``.
+    ``beside_host``: a station inspects on these cores meanwhile; building takes what it leaves. With ``backend: auto``
+    a failure is only told: the workers answer eagerly. Otherwise it raises ``EngineError``.
     """
     station = load_station(path)
     if not EngineSettings.of(station.worker).is_compiled or is_ready(station, load_plugins(builtins)):
         return ""
     # The host never imports torch, and this process becomes the host.
     program = "import sys\nfrom runtime.engines.ahead import main\nmain(sys.argv[1], tuple(sys.argv[2:]))"
+    if beside_host:
+        # A niced process still keeps its core for a slice; the idle class gives it back at once, to its children too.
+        program = f"import os\nos.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))\n{program}"
     done = run([sys.executable, "-P", "-c", program, str(path), *builtins], check=False)
     if done.returncode == 0:
         return "engines are built"
     if station.worker.backend != "auto":
-        raise EngineError("the engines the station file asks for could not be built (see above); the station stays off")
+        left = "what runs stays as it is" if beside_host else "the station stays off"
+        raise EngineError(f"the engines the station file asks for could not be built (see above); {left}")
     return "engines could not be built (see above): workers inspect eagerly, which is slower"
 
 

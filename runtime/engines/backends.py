@@ -11,6 +11,8 @@ from runtime.engines import inductor
 from runtime.engines.cache import Entry
 from runtime.engines.program import Layout, Program
 from runtime.engines.target import Target
+from runtime.engines.tensorrt import backend as tensorrt
+from runtime.engines.tensorrt.ready import has_gpu
 from runtime.errors import ConfigError
 
 if TYPE_CHECKING:  # importing torch.export takes longer than loading an engine
@@ -29,7 +31,11 @@ class Backend:
     load: Load
 
 
-_BACKENDS = {"inductor": Backend(inductor.OPTIONS, inductor.compile_program, inductor.InductorProgram)}
+_BACKENDS = {
+    "inductor": Backend(inductor.OPTIONS, inductor.compile_program, inductor.InductorProgram),
+    "tensorrt": Backend(tensorrt.KEY, tensorrt.compile_program, tensorrt.load_tensorrt),
+    "tensorrt-rtx": Backend(tensorrt.KEY, tensorrt.compile_program, tensorrt.load_rtx),
+}
 
 
 def backend_of(name: str) -> Backend:
@@ -43,3 +49,8 @@ def load(entry: Entry, target: Target) -> Program:
     """Load a verified entry; ``EngineError`` where it does not load."""
     inputs = [Layout.read(each) for each in entry.record.get("inputs", ())]
     return backend_of(target.backend).load(entry.folder, inputs, target.device)
+
+
+def runs_here(target: Target) -> bool:
+    """Whether what is built for ``target`` runs on this machine; only engines for RTX are built where they do not."""
+    return target.backend != "tensorrt-rtx" or has_gpu(target.device)

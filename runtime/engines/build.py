@@ -17,7 +17,7 @@ from torch.export import ExportedProgram
 
 from runtime.detector import Detector, TemplateContent
 from runtime.engines.approvals import approval_name, read_approval, withdraw_approval, write_approval
-from runtime.engines.backends import backend_of, load
+from runtime.engines.backends import backend_of, load, runs_here
 from runtime.engines.cache import EngineCache, Entry
 from runtime.engines.engine import Engine, export
 from runtime.engines.key import engine_key
@@ -78,8 +78,14 @@ def build(
 ) -> list[Built]:
     """Build and approve the engines of one template; what is there and whole is not built again.
 
-    Raises ``EngineError`` when it cannot be compiled, or when the gate refuses it: then nothing is approved.
+    An engine for TensorRT-RTX is built without a GPU, too; then nobody has compared it, and it is not approved. Raises
+    ``EngineError`` when it cannot be compiled, or when the gate refuses it: then nothing is approved.
     """
+    if target.precision == "int8" and (target.backend, target.device) != ("inductor", "cpu"):
+        raise EngineError(
+            f"precision int8: expected the inductor backend on a cpu, found {target.backend} on {target.device}, which "
+            "it was not made for; set worker.precision to fp16 or fp32"
+        )
     job = _Job(detector, template, template.content(), template.golden(), target, cache, progress)
     shapes = shapes_of(job.golden)
     if not shapes:
@@ -89,6 +95,9 @@ def build(
         )
     cache.make()
     made = {shape: _entry(job, shape) for shape in shapes}
+    if not runs_here(target):
+        # Another machine's: its workers let the golden frames decide when they load it (``choice``).
+        return _records(job, made, {"map_difference": None, "note": "not compared: no GPU here"})
     report = _gate(job, {shape: load(entry, target) for shape, (entry, _, _) in made.items()})
     if not report.passed:
         for shape in shapes:
@@ -99,25 +108,36 @@ def build(
         )
     for shape, (entry, _, _) in made.items():
         write_approval(cache, job.name(shape), {"key": entry.key, "parity": report.as_json()})
+    return _records(job, made, report.as_json())
+
+
+def _records(job: _Job, made: Mapping[Shape, tuple[Entry, bool, float]], parity: Mapping[str, Any]) -> list[Built]:
     return [
         Built(
-            template=template.digest,
-            detector=detector.name,
+            template=job.template.digest,
+            detector=job.detector.name,
             shape=shape,
-            backend=target.backend,
-            precision=target.precision,
+            backend=job.target.backend,
+            precision=job.target.precision,
             key=entry.key,
             compiled=compiled,
             seconds=round(seconds, 2),
             size=sum(path.stat().st_size for path in entry.folder.iterdir()),
-            parity=report.as_json(),
+            parity=parity,
         )
         for shape, (entry, compiled, seconds) in made.items()
     ]
 
 
 def build_batch(
-    detector: Detector, template: Template, shape: Shape, target: Target, cache: EngineCache, batch: int, progress: Progress
+    detector: Detector,
+    template: Template,
+    shape: Shape,
+    target: Target,
+    cache: EngineCache,
+    *,
+    batch: int,
+    progress: Progress,
 ) -> Program:
     """Return a program for ``batch`` frames of one shape at once, compiled where it is missing; for benches.
 
@@ -207,11 +227,6 @@ def _quantised(job: _Job, shape: Shape, program: ExportedProgram) -> dict[str, A
     """Return the ``program`` in 8 bits, scaled by the golden frames of ``shape``, and what the manifest says of it."""
     from runtime.engines.quantisation import quantise
 
-    if (job.target.backend, job.target.device) != ("inductor", "cpu"):
-        raise EngineError(
-            f"precision int8: expected the inductor backend on a cpu, found {job.target.backend} on "
-            f"{job.target.device}: nothing else was made for it; set worker.precision to fp16 or fp32"
-        )
     bank = tuple(job.detector.bank(job.content).values())
     frames = [each.frame for each in job.golden if (*each.frame.shape, 1)[:3] == shape]
     levels = [torch.from_numpy(each.reshape(shape)[None]).expand(job.batch, -1, -1, -1).contiguous() for each in frames]

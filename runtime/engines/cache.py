@@ -1,6 +1,6 @@
 """Compiled engines on disk: one folder per key, proven byte for byte before anything of it is loaded.
 
-    <cache>/<key>/manifest.json    what it is, and the sha256 of every other file
+    <cache>/<key>/manifest.json    what it is, and the sha256 of its record and of every other file
     <cache>/<key>/...              the backend's files
     <cache>/approved/              see ``runtime.engines.approvals``
     <cache>/locks/<key>            who builds: an advisory lock the kernel drops with its holder
@@ -26,7 +26,7 @@ from typing import Any
 
 from runtime.disk.filelock import wait_for_lock
 from runtime.engines.folder import check_owner, check_parents, make_folder
-from runtime.engines.target import FORMAT
+from runtime.engines.target import FORMAT, digest_of
 from runtime.errors import EngineError
 
 MANIFEST = "manifest.json"
@@ -99,6 +99,7 @@ class EngineCache:
             named = sorted(path for path in files.iterdir() if path.name != MANIFEST)
             listed = {path.name: {"sha256": _sha256(path), "size": path.stat().st_size} for path in named}
             manifest = {"format": FORMAT, "key": key, "record": dict(record), "files": listed}
+            manifest["record_sha256"] = digest_of(manifest["record"])
             (files / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True), encoding="utf-8")
             for path in (*named, files / MANIFEST):
                 path.chmod(0o600)
@@ -152,6 +153,8 @@ class EngineCache:
         files, record = manifest.get("files"), manifest.get("record")
         if not isinstance(files, dict) or not isinstance(record, dict):
             raise _damaged(place, "its manifest lists no files")
+        if manifest.get("record_sha256") != digest_of(record):
+            raise _damaged(place, "its record is not the one that was written")
         found = {path.name for path in place.iterdir()} - {MANIFEST}
         if found != files.keys():
             raise _damaged(place, f"expected files {sorted(files)}, found {sorted(found)}")

@@ -19,6 +19,7 @@ import torch
 from runtime.detector import Detector, DetectorResult, TemplateContent
 from runtime.engines.program import Layout, Program
 from runtime.engines.shapes import Shape
+from runtime.engines.staging import Staging
 from runtime.engines.target import available_cores as available_cores
 from runtime.errors import ConfigError, PluginError
 
@@ -55,6 +56,7 @@ class Engine:
         self.content = content
         self._bank = {name: tensor.to(self.device) for name, tensor in detector.bank(content).items()}
         self._owns_bank = not self._on_cpu
+        self._staging = None if self._on_cpu else Staging(self.device)
         self._programs = dict(programs or {})
         self._graphs: OrderedDict[Shape, torch.nn.Module] = OrderedDict()
 
@@ -98,8 +100,8 @@ class Engine:
         graph = self._graph(frame.shape)
         # from_numpy shares memory: the frame goes from the slot into the graph uncopied.
         batch = torch.from_numpy(frame[None])
-        if not self._on_cpu:
-            batch = batch.to(self.device)
+        if self._staging is not None:
+            batch = self._staging.upload(batch)
         anomaly_map, score = graph(batch, *(self._bank if bank is None else bank).values())
         return self._checked(anomaly_map, score)
 
@@ -127,6 +129,8 @@ class Engine:
                 self.detector.name,
                 f"expected a map of shape {expected} and a score of (1,), found {tuple(shapes[0])}, {tuple(shapes[1])}",
             )
+        if self._staging is not None:
+            anomaly_map, score = self._staging.download(anomaly_map, score)
         result = DetectorResult(anomaly_map.to("cpu", torch.float32).numpy()[0], float(score.item()))
         if not (math.isfinite(result.score) and np.isfinite(result.anomaly_map).all()):
             raise ResultError(self.detector.name, f"score {result.score} or a map value is not finite")
@@ -136,7 +140,7 @@ class Engine:
 def export(
     detector: Detector, content: TemplateContent, frame_shape: tuple[int, int, int], batch: int = 1
 ) -> torch.export.ExportedProgram:
-    """Capture the detector's whole graph for ``batch`` frames of one shape (H, W, C): strict, bank tensors as inputs."""
+    """Capture the detector's whole graph for ``batch`` frames of one shape (H, W, C): strict, the bank as inputs."""
     graph = detector.graph(content, frame_shape).eval()
     example = torch.zeros((batch, *frame_shape), dtype=torch.uint8)
     with torch.no_grad():

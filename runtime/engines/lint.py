@@ -189,12 +189,15 @@ _RULES: Mapping[str, Rule] = {
     "to": _cast,
     "_to_copy": _cast,
 }
-#: What may read uint8 besides a cast: nothing moves or cuts it.
-_MOVES = {"permute", "transpose", "slice", "reshape", "view", "flip", "upsample_nearest2d", "cat", "index"}
+#: What may read uint8 is a cast alone: TensorRT knows it as the format of an input, not of anything computed.
+_MOVES = {
+    "permute", "transpose", "t", "slice", "select", "reshape", "view", "flatten", "unflatten", "squeeze", "unsqueeze",
+    "expand", "flip", "upsample_nearest2d", "cat", "stack", "index", "index_select", "gather", "clone",
+}  # fmt: skip
 
 
 def _judge_dtype(node: Node, name: str) -> tuple[str, str, bool] | None:
     source = _value(node.args[0]) if node.args else None
     if name in _MOVES and isinstance(source, torch.Tensor) and source.dtype == torch.uint8:
-        return "TensorRT moves no uint8", ".float() first, then the move", False
+        return "uint8 is the format of an input only", ".float() first, then the move", False
     return None

@@ -11,15 +11,18 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from runtime.engines.tensorrt.marks import capabilities, is_rtx, versions
+from runtime.engines.tensorrt.ready import BACKENDS as TENSORRT
+
 #: Raised when the way programs are lowered, compiled or called changes: engines of another one are never loaded.
-FORMAT = "edgead.engine/1"
+FORMAT = "edgead.engine/2"
 #: Lines of /proc/cpuinfo that list what a processor can do, on x86 and on Arm.
 _ISA_KEYS = ("flags", "Features")
 
 
 @dataclass(frozen=True)
 class Target:
-    """``backend``: inductor, so far. ``precision``: a key of ``runtime.engines.parity.LIMITS``.
+    """``backend``: inductor, tensorrt or tensorrt-rtx. ``precision``: a key of ``runtime.engines.parity.LIMITS``.
 
     ``device``: torch device string. ``threads``: CPU threads the code is generated for, at least 1.
     """
@@ -34,8 +37,19 @@ class Target:
 
         The C++ compiler is not among them: a station without one must find what was built for it, and the code's
         interface to torch is the same. CPUs are told apart by what they can do, because code is generated for exactly
-        that.
+        that. An engine of TensorRT is the GPU's alone: CPU, threads and the build of torch around it do not count.
         """
+        if self.backend in TENSORRT:
+            return {
+                "format": FORMAT,
+                "backend": self.backend,
+                "precision": self.precision,
+                # For several kinds of GPU at once, so that one can be built where there is none.
+                "device": capabilities() if is_rtx(self.backend) else _gpu(self.device),
+                "machine": platform.machine(),
+                "torch": installed("torch").partition("+")[0],
+                **versions(self.backend),
+            }
         return {
             "format": FORMAT,
             "backend": self.backend,

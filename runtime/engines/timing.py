@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from runtime.engines.engine import Engine
+from runtime.engines.program import Program
 
 #: Frames each engine answers before the first one that counts: caches, page faults, the threads' first wake-up.
 WARM_UP = 3
@@ -27,6 +29,25 @@ def take_turns(engines: Mapping[str, Engine], frames: Sequence[np.ndarray], roun
             for name, engine in engines.items():
                 started = time.perf_counter_ns()
                 engine.infer(frame)
+                if turn >= 0:
+                    times[name].append((time.perf_counter_ns() - started) // 1000)
+    return {name: sorted(values) for name, values in times.items()}
+
+
+def time_batches(
+    programs: Mapping[str, Program], frames: Tensor, bank: Sequence[Tensor], rounds: int
+) -> dict[str, list[int]]:
+    """Return microseconds per batch, sorted, by program; they take turns batch by batch.
+
+    ``frames``: uint8 [B, H, W, C] on the programs' device, as ``bank``.
+    """
+    times: dict[str, list[int]] = {name: [] for name in programs}
+    with torch.inference_mode():
+        for turn in range(-WARM_UP, rounds):
+            for name, program in programs.items():
+                started = time.perf_counter_ns()
+                _, scores = program(frames, *bank)
+                scores.tolist()  # waits for the device
                 if turn >= 0:
                     times[name].append((time.perf_counter_ns() - started) // 1000)
     return {name: sorted(values) for name, values in times.items()}

@@ -97,5 +97,5 @@ def test_bench_detector(station, run):
     done = run("bench", "detector", "--station", station[0], "--frames", 10)
     assert done.code == 0, done.err
     assert "hetmm eager fp32" in done.out
-    assert "first_s" in done.out
+    assert "first_warm_s" in done.out
     assert max(map(len, done.out.splitlines())) <= 80

@@ -3,7 +3,7 @@
 import pytest
 
 import edgead
-from runtime.errors import ConfigError
+from runtime.errors import ConfigError, EngineError
 from runtime.local import free_addresses
 from runtime.store import Store
 from runtime.testing.faulty import Faulty
@@ -84,6 +84,39 @@ def test_dry_run(station, run):
         assert (done.code, done.last["state"], ops(host)) == (0, "planned", ["plan"])
         assert [each["key"] for each in done.last["changes"]] == ["cameras.top.queue"]
         assert done.last["swapped"] == [["top", ""], ["top", "b"]]
+        assert station.read_text() == before
+
+
+def test_engines_are_built_before_the_host_is_asked(station, run, monkeypatch):
+    """What is missing is built beside the running host, of which nothing but its plan was asked until then."""
+    with PlayedHost(station) as host:
+        edit(station, "    recipes", "    queue: 3\n    recipes")
+
+        def prepare(path, builtins, *, beside_host):
+            assert (path, builtins, beside_host, ops(host)) == (station, edgead.BUILTIN_PLUGINS, True, ["plan"])
+            return "engines are built"
+
+        monkeypatch.setattr("runtime.engines.ahead.prepare", prepare)
+        assert run("apply", station, "--dry-run").code == 0
+        host.asked.clear()
+        done = run("apply", station)
+        assert (done.code, ops(host)) == (0, ["plan", "apply"])
+        assert "engines are built" in done.err
+
+
+def test_an_engine_that_cannot_be_built_touches_nothing(station, run, monkeypatch):
+    """Exit code 9 and the reason; the host is not asked to change, and `use` takes its choice back."""
+
+    def prepare(*_arguments, **_options):
+        raise EngineError("could not be built")
+
+    monkeypatch.setattr("runtime.engines.ahead.prepare", prepare)
+    before = station.read_text()
+    with PlayedHost(station) as host:
+        done = run("use", "faulty", "--station", station)
+        assert (done.code, ops(host)) == (9, ["plan"])
+        assert "could not be built" in done.err
+        assert "is as it was" in done.err
         assert station.read_text() == before
 
 

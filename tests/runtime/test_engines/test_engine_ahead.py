@@ -1,5 +1,6 @@
 """A station gets its engines before it starts: found without torch, built where missing, told where that fails."""
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from runtime.engines.ahead import build_station, is_ready, prepare, wanted, with_choice
-from runtime.engines.fastest import fastest_precision
 from runtime.engines.settings import EngineSettings
 from runtime.errors import ConfigError, EngineError
 from runtime.registry import load_plugins
@@ -47,6 +47,17 @@ def test_cameras_of_one_product_share_an_engine(shop, spot, station):
     assert is_ready(loaded, registry)
     with pytest.raises(ConfigError, match="found 'left'"):
         list(wanted(loaded, registry, "left"))
+
+
+def test_cameras_on_other_devices_have_engines_of_their_own(shop, spot, station):
+    """What a camera says about its device goes before what all workers are told; each pair is wanted once."""
+    shop.put(spot.content_of(2))
+    cameras = CAMERAS | {"left": CAMERAS["top"] | {"device": "cuda:1"}, "right": CAMERAS["top"] | {"device": "cpu"}}
+    folder = station().parent
+    loaded = load_station(write_station(folder, cameras, store=str(shop.store.root), worker={"backend": "auto"}))
+    found = [(detector.name, device) for detector, _, device in wanted(loaded, load_plugins(PLUGINS))]
+    assert found == [("spot", "cpu"), ("spot", "cuda:1")]
+    assert not is_ready(loaded, load_plugins(PLUGINS))  # what a GPU needs is for the process that builds to see
 
 
 def test_looking_costs_no_torch(shop, spot, station):
@@ -94,27 +105,21 @@ def test_the_command_line_wins_over_the_file():
     assert with_choice(replace(eager, backend="inductor", precision="bf16"), None).precision == "bf16"
 
 
-def test_auto_takes_what_the_gate_lets_pass(shop, spot, station, monkeypatch):
-    """Of the precisions that pass, the fastest wins; one the gate refuses is named with its reason; none: an error."""
+def test_building_beside_a_host_takes_what_it_leaves(shop, spot, station, monkeypatch):
+    """The process that builds, and what it starts, run in the idle class; a failure leaves what runs."""
     shop.put(spot.content_of(2))
-    loaded, registry = load_station(station(backend="inductor")), load_plugins(PLUGINS)
-    wish = EngineSettings.of(loaded.worker)
-    slow = {"fp32": [2.0], "bf16": [1.0]}
-    monkeypatch.setattr(
-        "runtime.engines.fastest.take_turns", lambda engines, *_: {name: slow[name] for name in engines}
-    )
-    chosen, records, found = fastest_precision(loaded, registry, wish, lambda *_: None)
-    assert (chosen, {record.precision for record in records}) == ("bf16", {"bf16"})
-    assert [(each["precision"], each["passed"]) for each in found] == [("fp32", True), ("bf16", True)]
-    slow["bf16"] = [1.95]  # hardly faster: not worth the rounding
-    assert fastest_precision(loaded, registry, wish, lambda *_: None)[0] == "fp32"
-    shop.backend.wrong = 0.05  # within bf16's limits, not within fp32's
-    chosen, _, found = fastest_precision(loaded, registry, wish, lambda *_: None)
-    assert chosen == "bf16"
-    assert "parity gate refuses" in found[0]["note"]
-    shop.backend.wrong = 50.0
-    with pytest.raises(EngineError, match="no precision passes"):
-        fastest_precision(loaded, registry, wish, lambda *_: None)
+    found = []
+
+    def asked(command, *, check):
+        program = command[3].replace("main(", "print(os.sched_getscheduler(0)) or list(").replace("sys.argv[1], ", "")
+        done = subprocess.run([*command[:3], program], capture_output=True, text=True, timeout=60, check=check)
+        found.append(int(done.stdout))
+        return subprocess.CompletedProcess(command, 9)
+
+    monkeypatch.setattr("runtime.engines.ahead.run", asked)
+    with pytest.raises(EngineError, match="what runs stays as it is"):
+        prepare(station(backend="inductor"), PLUGINS, beside_host=True)
+    assert found == [os.SCHED_IDLE]
 
 
 @pytest.mark.slow

@@ -12,8 +12,9 @@ from runtime.testing.station import write_station
 CAMERAS = {"top": {"product": "part", "detector": "spot"}}
 PLUGINS = ("spot",)
 FIGURES = {
-    "engine", "p50_ms", "p99_ms", "ratio", "frames_per_s", "beside_p50_ms", "beside_p99_ms", "first_s", "rss_mb",
-    "compile_s", "gflops", "roofline", "score_difference", "map_difference",
+    "engine", "p50_ms", "p99_ms", "ratio", "frames_per_s", "batch_frames_per_s", "beside_p50_ms", "beside_p99_ms",
+    "first_warm_s", "first_cold_s", "rss_mb", "gflop", "mbytes", "floor_ms", "roofline", "score_difference",
+    "map_difference",
 }  # fmt: skip
 
 
@@ -48,7 +49,7 @@ def test_engines_take_turns():
 def test_only_approved_engines_are_measured(shop, spot, tmp_path):
     """Eager always is; an engine is when it was built and approved for the template."""
     template = shop.put(spot.content_of(2))
-    case = _Case(station(tmp_path, shop.store, shop.cache), PLUGINS, spot.Spot(), template)
+    case = _Case(station(tmp_path, shop.store, shop.cache), PLUGINS, spot.Spot(), template, "cpu", 1)
     assert [name for name, _ in case._variants()] == ["eager fp32"]
     shop.build(template)
     assert [name for name, _ in case._variants()] == ["eager fp32", "inductor fp32"]
@@ -60,15 +61,17 @@ def test_the_reference_alone(shop, spot, tmp_path):
     shop.put(spot.content_of(2))
     said = []
     loaded = station(tmp_path, shop.store, shop.cache)
-    figures = bench_detector(loaded, load_plugins(PLUGINS), PLUGINS, lambda *each: said.append(each), 10)
+    figures = bench_detector(loaded, load_plugins(PLUGINS), PLUGINS, lambda *each: said.append(each), rounds=10)
     (row,) = figures["engines"]
     assert row.keys() == FIGURES
-    assert (row["engine"], row["ratio"], row["compile_s"], row["map_difference"]) == ("spot eager fp32", 1, None, 0)
+    assert (row["engine"], row["ratio"], row["map_difference"]) == ("spot eager fp32", 1, 0)
+    assert row["batch_frames_per_s"] is None
     assert row["p50_ms"] <= row["p99_ms"]
-    assert row["first_s"] > 0.1
+    assert row["first_cold_s"] == row["first_warm_s"] > 0.1  # nothing to compile
     assert row["rss_mb"] > 50
-    assert row["gflops"] > 0
-    assert figures["machine"]["matmul_gflops"] > row["gflops"]
+    assert row["roofline"] == pytest.approx(row["floor_ms"] / row["p50_ms"], abs=1e-3)
+    assert figures["machine"].keys() >= {"cpu", "cores", "load_1min"}
+    assert figures["machine"]["ceilings"]["cpu"].keys() == {"fp32_gflops", "bf16_gflops", "int8_gflops", "memory_gb_s"}
     assert said[-1][0] == said[-1][1]
 
 
@@ -76,10 +79,11 @@ def test_the_reference_alone(shop, spot, tmp_path):
 @pytest.mark.timeout(1800)
 @pytest.mark.usefixtures("importable")
 def test_a_compiled_engine_beside_the_reference(built, tmp_path):
-    """A really compiled engine has its row: compile time as it was, a fresh process that loads it, parity."""
+    """A really compiled engine has its row: compile time as it was, a fresh process, a batch of its own, parity."""
     store, _, cache, _ = built
     loaded = station(tmp_path, store, cache, threads=2, backend="inductor")
-    figures = bench_detector(loaded, load_plugins(PLUGINS), PLUGINS, lambda *_: None, 10)
+    figures = bench_detector(loaded, load_plugins(PLUGINS), PLUGINS, lambda *_: None, rounds=10, batch=3)
     assert [row["engine"] for row in figures["engines"]] == ["spot eager fp32", "spot inductor fp32"]
-    assert figures["engines"][1]["compile_s"] > 1
+    assert figures["engines"][1]["first_cold_s"] > figures["engines"][1]["first_warm_s"] + 1
+    assert all(row["batch_frames_per_s"] > 0 for row in figures["engines"])
     assert 0 < figures["engines"][1]["map_difference"] < 1e-4

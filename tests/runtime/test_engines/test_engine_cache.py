@@ -90,6 +90,15 @@ def test_damage_is_told_and_never_loaded(cache, how):
     assert cache.find(KEY).record == {"made": "for a test"}
 
 
+def test_a_changed_record_is_damage(cache):
+    """The manifest's record, which says what inputs the code takes, is proven as its files are."""
+    publish(cache)
+    manifest = cache.folder / KEY / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("for a test", "for a jest"))
+    with pytest.raises(EngineError, match="its record is not the one that was written"):
+        cache.find(KEY)
+
+
 def test_a_cache_others_may_write_is_refused(cache):
     """Machine code that another user may have put there is refused: folder, entry and file, group and world."""
     entry = publish(cache)

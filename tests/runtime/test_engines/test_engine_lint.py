@@ -53,6 +53,8 @@ REFUSED = {
     "antialias": lambda f, _: functional.interpolate(planes(f), size=(9, 9), mode="bilinear", antialias=True),
     "uint8 permute": lambda f, _: f.permute(0, 3, 1, 2).float(),
     "uint8 slice": lambda f, _: f[:, 1:].float(),
+    "uint8 flatten": lambda f, _: f.flatten(1, 2).float(),
+    "uint8 index_select": lambda f, n: f.index_select(1, n[0]).float(),
     "ceil_mode": lambda f, _: functional.max_pool2d(planes(f), 3, 2, ceil_mode=True),
     "dilated pool": lambda f, _: functional.max_pool2d(planes(f), 3, 1, dilation=2),
     "divisor": lambda f, _: functional.avg_pool2d(planes(f), 3, divisor_override=2),

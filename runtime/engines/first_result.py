@@ -1,0 +1,63 @@
+"""How long a worker takes from its start to its first result, and how much memory: measured in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from runtime.errors import EngineError
+
+#: Longest a fresh process may take to its first result.
+_TIMEOUT_S = 600.0
+
+
+def first_result(setup: Mapping[str, Any]) -> tuple[float, int]:
+    """Return (seconds from starting a process to its first result, its largest memory in MiB).
+
+    ``setup``: the record a worker loads from (``runtime.worker.process.load``). The frame is the first golden one.
+    Raises ``EngineError`` with the end of what the process said where it fails.
+    """
+    started = time.monotonic()
+    command = [sys.executable, "-P", "-c", _FRESH, json.dumps(dict(setup))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            out = process.stdout.readline() if process.stdout else ""  # as soon as the result is there
+            first_s = time.monotonic() - started
+            _, said = process.communicate(timeout=_TIMEOUT_S)
+        finally:
+            process.kill()
+    if process.returncode != 0 or not out:
+        raise EngineError(f"bench: a fresh worker failed: {' '.join(said.split())[-300:]}")
+    return first_s, round(int(out) / 1024)
+
+
+@contextmanager
+def neighbour() -> Iterator[None]:
+    """Keep one core busy with another process, as a camera driver or the host might."""
+    program = "import os, sys\nparent = int(sys.argv[1])\nwhile os.getppid() == parent:\n sum(range(100_000))\n"
+    process = subprocess.Popen([sys.executable, "-P", "-c", program, str(os.getpid())], stdin=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+_FRESH = """
+import json, resource, sys
+from runtime.engines.openmp import wait_passively
+wait_passively()
+from pathlib import Path
+from runtime.store import Store
+from runtime.worker.process import load
+setup = json.loads(sys.argv[1])
+chosen = load(setup)
+chosen.engine.infer(Store(Path(setup["store"])).template(setup["template"]).golden()[0].frame)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, flush=True)
+"""
