@@ -16,6 +16,7 @@ import numpy as np
 from calibration.synthetic.extended import PASTED, REAL, Patch, paste_defects, patches_of
 from calibration.synthetic.operations import ALL, distort
 from calibration.synthetic.perlin import LEAST_AREA, MOST_DRAWS, ON_PART, keep_on_part, perlin_mask
+from calibration.synthetic.placed import place_defect
 from calibration.synthetic.shapes import spot_mask, stroke_mask
 from calibration.synthetic.textures import TextureSource, as_rgb, texture_source
 from runtime.detector import MaskedFrame
@@ -35,7 +36,10 @@ class DefectRecipe:
     """How defects are drawn; the defaults are the CPR paper's for parts with a background. Shares are 0..1.
 
     ``clean``: share of frames left as they are. ``structural``: share of defects made of the frame itself.
-    ``strokes``, ``spots``: share of masks that are not Perlin blobs. ``opacity``: range of the blend.
+    ``strokes``, ``spots``: share of masks that are not Perlin blobs. ``opacity``: range of the blend. ``cells``: a
+    structural defect's frame is cut into cells x cells. Where there are real defects, ``real``: share of frames that
+    one of them stands in for; ``pasted``: share of frames they are pasted into; ``placed``: one of them, on the part
+    (PRN's way), not up to five anywhere (CPR's).
     """
 
     clean: float = 0.1
@@ -43,6 +47,10 @@ class DefectRecipe:
     strokes: float = 0.0
     spots: float = 0.0
     opacity: tuple[float, float] = (0.5, 1.0)
+    cells: int = CELLS
+    real: float = REAL
+    pasted: float = PASTED
+    placed: bool = False
 
 
 #: Ready-made: the paper's for parts and for surfaces; ours, with fainter, thinner and smaller defects among them.
@@ -101,13 +109,21 @@ class SyntheticDefects:
         if not len(self._defects):
             return planted
         patches = self._patches_at(planted.mask.shape)
-        if rng.random() < REAL:
+        if rng.random() < self.recipe.real:
             chosen = patches[int(rng.integers(len(patches)))]
             planted = PlantedDefect(chosen.image, chosen.mask > 0, "real")
-        if rng.random() < PASTED:
-            pasted = paste_defects(planted.image, planted.mask, patches, rng)
-            planted = PlantedDefect(*pasted, f"{planted.kind}, pasted")
+        if rng.random() < self.recipe.pasted:
+            planted = self._pasted(planted, patches, rng, foreground)
         return planted
+
+    def _pasted(
+        self, planted: PlantedDefect, patches: list[Patch], rng: Rng, foreground: np.ndarray | None
+    ) -> PlantedDefect:
+        if not self.recipe.placed:
+            pasted = paste_defects(planted.image, planted.mask, patches, rng)
+            return PlantedDefect(*pasted, f"{planted.kind}, pasted")
+        image, mask = place_defect(planted.image, patches, rng, foreground)
+        return PlantedDefect(image, mask | planted.mask, f"{planted.kind}, placed")
 
     def _patches_at(self, size: tuple[int, ...]) -> list[Patch]:
         with self._lock:
@@ -125,7 +141,7 @@ def plant_defect(
         return PlantedDefect(rgb.copy(), np.zeros(rgb.shape[:2], bool), "clean")
     kind, mask = draw_mask(rgb.shape[:2], rng, recipe, foreground)
     structural = rng.random() < recipe.structural
-    material = structural_source(rgb, rng) if structural else _fitted(source, rgb, rng)
+    material = structural_source(rgb, rng, recipe.cells) if structural else _fitted(source, rgb, rng)
     # A grey camera sees no colour: with it every defect would be told by that alone.
     if _is_grey(rgb):
         material = np.repeat(material.mean(axis=2, keepdims=True), 3, axis=2)
@@ -157,19 +173,19 @@ def draw_mask(
     )
 
 
-def structural_source(image: np.ndarray, rng: Rng) -> np.ndarray:
-    """Return uint8 RGB [H, W, 3]: the frame through three operations, its ``CELLS`` x ``CELLS`` cells shuffled."""
+def structural_source(image: np.ndarray, rng: Rng, cells: int = CELLS) -> np.ndarray:
+    """Return uint8 RGB [H, W, 3]: the frame through three operations, its ``cells`` x ``cells`` cells shuffled."""
     import cv2
 
     height, width = image.shape[:2]
     # Cells of one size, at least a pixel: a frame that does not divide is brought to the next size that does, and back.
-    tall, wide = (-(-length // CELLS) for length in (height, width))
+    tall, wide = (-(-length // cells) for length in (height, width))
     whole = distort(image, rng, ALL)
-    even = whole.shape[:2] == (tall * CELLS, wide * CELLS)
-    grid = whole if even else cv2.resize(whole, (wide * CELLS, tall * CELLS), interpolation=cv2.INTER_LINEAR)
-    cells = grid.reshape(CELLS, tall, CELLS, wide, 3).swapaxes(1, 2).reshape(CELLS * CELLS, tall, wide, 3)
-    shuffled = cells[rng.permutation(CELLS * CELLS)].reshape(CELLS, CELLS, tall, wide, 3).swapaxes(1, 2)
-    result = np.ascontiguousarray(shuffled.reshape(tall * CELLS, wide * CELLS, 3))
+    even = whole.shape[:2] == (tall * cells, wide * cells)
+    grid = whole if even else cv2.resize(whole, (wide * cells, tall * cells), interpolation=cv2.INTER_LINEAR)
+    cut = grid.reshape(cells, tall, cells, wide, 3).swapaxes(1, 2).reshape(cells * cells, tall, wide, 3)
+    shuffled = cut[rng.permutation(cells * cells)].reshape(cells, cells, tall, wide, 3).swapaxes(1, 2)
+    result = np.ascontiguousarray(shuffled.reshape(tall * cells, wide * cells, 3))
     return result if even else np.asarray(cv2.resize(result, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 

@@ -101,7 +101,7 @@ def _trunk(name: str, stages: Sequence[str]) -> Trunk:
 
 
 def _segments(name: str) -> Iterator[tuple[str, nn.Module]]:
-    from plugins.backbones import densenet, efficientnet, resnet
+    from plugins.backbones import densenet, efficientnet, resnet, vgg
 
     families = {
         "efficientnet_lite0": efficientnet.lite0,
@@ -110,5 +110,6 @@ def _segments(name: str) -> Iterator[tuple[str, nn.Module]]:
         "resnet18": resnet.resnet18,
         "wide_resnet50_2": resnet.wide_resnet50_2,
         "wide_resnet101_2": resnet.wide_resnet101_2,
+        "vgg16": vgg.vgg16,
     }
     return families[name]()

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 and EfficientNet-B0 up to stride 16 and 8 (Tan and Le 2019; Lite: the TensorFlow release of 2020).
+"""EfficientNet-Lite0 and EfficientNet-B0 up to stride 32 and 8 (Tan and Le 2019; Lite: the TensorFlow release of 2020).
 
 Lite0 is the edge variant: ReLU6, no squeeze-excite, TensorFlow's "same" padding, input (pixel - 127) / 128. B0 follows
 torchvision: SiLU, squeeze-excite, symmetric padding. Both are made of inverted residuals: widen by a 1x1, filter each
@@ -49,6 +49,7 @@ _LITE0 = (
     Rows("stage2", 2, 5, 2, 40),
     Rows("stage3.half", 3, 3, 2, 80),
     Rows("stage3", 3, 5, 1, 112),
+    Rows("stage4", 4, 5, 2, 192),
 )
 _B0 = (
     Rows("features.1", 1, 3, 1, 16, expansion=1),
@@ -58,7 +59,7 @@ _B0 = (
 
 
 def lite0() -> Iterator[tuple[str, nn.Module]]:
-    """Segments stem and stage0 (stride 2), stage1 (4), stage2 (8), stage3.half and stage3 (16)."""
+    """Segments stem and stage0 (stride 2), stage1 (4), stage2 (8), stage3.half and stage3 (16), stage4 (32)."""
     yield (
         "stem",
         ConvNorm(

@@ -36,7 +36,8 @@ _LITE_LICENCE = (
 class Stage(NamedTuple):
     """Feature map of one tap: (B, ``channels``, ceil(H / ``stride``), ceil(W / ``stride``)) for input (B, 3, H, W).
 
-    One exception: "features.denseblock2" has half the rows and columns of "features.denseblock1", rounded down.
+    Exceptions: "features.denseblock2" has half the rows and columns of "features.denseblock1", rounded down, and
+    vgg16's maps are floor(H / ``stride``) x floor(W / ``stride``): its poolings drop an odd last row.
     """
 
     channels: int
@@ -87,6 +88,7 @@ _LITE0 = Backbone(
         "stage2": Stage(40, 8),
         "stage3.half": Stage(80, 16),  # the stride-16 stage has two widths; this is where its first half ends
         "stage3": Stage(112, 16),
+        "stage4": Stage(192, 32),
     },
     mean=(127.0, 127.0, 127.0),
     std=(128.0, 128.0, 128.0),
@@ -135,6 +137,16 @@ BACKBONES: Mapping[str, Backbone] = {
             "wide_resnet101_2",
             _torchvision("wide_resnet101_2", "wide_resnet101_2-32ee1156.pth", "32ee1156", 254_695_146),
             _residual(256, 512, 1024),
+        ),
+        Backbone(
+            "vgg16",
+            _torchvision(
+                "vgg16",
+                "vgg16-397923af.pth",
+                "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+                553_433_881,
+            ),
+            {"features.8": Stage(128, 2), "features.15": Stage(256, 4), "features.29": Stage(512, 16)},
         ),
     )
 }

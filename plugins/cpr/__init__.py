@@ -155,7 +155,8 @@ class Cpr(Detector):
         return bench_cpr(self.settings_model(), progress, threads=count, quick=quick, device=device)
 
     def _settings(self, content: TemplateContent) -> CprSettings:
-        settings = self.settings_model.model_validate(dict(content.settings))
+        # Templates of before this setting have nothing but their heads' channels.
+        settings = self.settings_model.model_validate({"raw_share": 0.0, **content.settings})
         if not settings.resolved:
             raise TemplateError(f"{self.name}: the template's settings are not resolved: calibrate again")
         return settings

@@ -47,9 +47,12 @@ class Batch:
 
 
 def draw_batch(pool: Pool, plan: Plan, size: int, coarse: int, rng: np.random.Generator, *, remote: bool) -> Batch:
-    """Draw a batch from the pool; ``size``: pixels of a frame's side, ``coarse``: of the coarsest map's."""
+    """Draw a batch from the pool; ``size``: pixels of a frame's side, ``coarse``: of the coarsest map's.
+
+    A window is as many whole pixels of the coarsest map as come nearest to the plan's.
+    """
     rows = rng.integers(0, len(pool), plan.batch)
-    side = coarse if plan.window is None else min(plan.window, coarse)
+    side = coarse if plan.window is None else min(max(1, round(plan.window * coarse / size)), coarse)
     corners, drawn = [], []
     for row in rows:
         mask = pool.masks[row]

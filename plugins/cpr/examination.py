@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from plugins.cpr.lrb import normalised
+from plugins.cpr.lrb import beside_raw, normalised
 from plugins.cpr.pool import encode_images
+from plugins.training.measures import average_precision, precedence
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,13 +41,14 @@ class Examination:
     """Encoded pictures with damage, the same ones clean, and the references they are compared with.
 
     Row ``n`` of ``damaged`` and of ``clean`` is compared with rows ``n * COMPARED`` and following of ``references``.
-    ``masks`` bool [n, H1, W1] at the finest map's size.
+    ``masks`` bool [n, H1, W1] at the finest map's size. ``raw_share``: of the settings.
     """
 
     damaged: tuple[Tensor, ...]
     clean: tuple[Tensor, ...]
     references: tuple[Tensor, ...]
     masks: np.ndarray
+    raw_share: float
 
     def score(self, heads: LocalHeads) -> float:
         """Return the held-out score of heads in eval mode, 0..1."""
@@ -65,16 +67,19 @@ class Examination:
             for level, head in enumerate(heads):
                 near = slice(number * COMPARED, (number + 1) * COMPARED)
                 taps = torch.cat((maps[level][number : number + 1], self.references[level][near]))
+                planes = taps.float().permute(0, 3, 1, 2)
                 with torch.no_grad():
-                    local = normalised(head(taps.float().permute(0, 3, 1, 2)))
+                    local = normalised(beside_raw(head(planes), planes, self.raw_share))
                 scales.append(compare(local[0], local[1:], reach=1 if level == 0 else 0))
             side = scales[0].shape
             rows.append(sum((_enlarged(each, side) for each in scales[1:]), scales[0]).cpu())
         return torch.stack(rows)
 
 
-def examine(pictures: Pictures, spared: Sequence[int], features: Features, device: str) -> Examination:
-    """Draw and encode an examination on ``spared`` references, at least one."""
+def examine(
+    pictures: Pictures, spared: Sequence[int], features: Features, device: str, *, raw_share: float
+) -> Examination:
+    """Draw and encode an examination on ``spared`` references, at least one; ``raw_share`` of the settings."""
     sources = [int(spared[number % len(spared)]) for number in range(DAMAGED)]
     damaged = [pictures.drawn_from(source, FIRST + number, vary=False) for number, source in enumerate(sources)]
     near = [pictures.near(source) for source in sources]
@@ -85,6 +90,7 @@ def examine(pictures: Pictures, spared: Sequence[int], features: Features, devic
         clean=encode_images([pictures.resized(source) for source in sources], features, device),
         references=encode_images(references, features, device),
         masks=np.stack([_reduced(each.mask, maps[0].shape[1]) for each in damaged]),
+        raw_share=raw_share,
     )
 
 
@@ -98,21 +104,6 @@ def compare(local: Tensor, references: Tensor, *, reach: int) -> Tensor:
             there = padded[:, :, down : down + side[0], across : across + side[1]]
             best = torch.maximum(best, torch.einsum("dhw,kdhw->khw", local, there).amax(0))
     return 1.0 - best
-
-
-def precedence(damaged: np.ndarray, clean: np.ndarray) -> float:
-    """Return the AUROC of two groups of scores: how often one of ``damaged`` is above one of ``clean``, ties half."""
-    above = (damaged[:, None] > clean[None]).mean() + 0.5 * (damaged[:, None] == clean[None]).mean()
-    return float(above)
-
-
-def average_precision(truth: np.ndarray, values: np.ndarray) -> float:
-    """Return the average precision of ``values`` [n] for ``truth`` bool [n]; 0 without a True. Ties: as they lie."""
-    hits = truth[np.argsort(-values, kind="stable")]
-    if not hits.any():
-        return 0.0
-    precision = np.cumsum(hits) / np.arange(1, hits.size + 1)
-    return float(precision[hits].mean())
 
 
 def _enlarged(distances: Tensor, shape: torch.Size) -> Tensor:

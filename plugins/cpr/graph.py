@@ -14,7 +14,7 @@ from torch.nn import functional
 from plugins.backbones import load_backbone, normaliser
 from plugins.cpr.feb import Foreground, ForegroundMap
 from plugins.cpr.grb import Codebook, Histograms, distances, nearest_references
-from plugins.cpr.lrb import LocalHead, LocalHeads
+from plugins.cpr.lrb import LocalHead, LocalHeads, beside_raw
 from plugins.cpr.merge import MergedHead
 from plugins.cpr.retrieval import ShiftedRetrieval, TiledRetrieval
 from plugins.cpr.settings import map_shapes, score_pixels_of
@@ -76,7 +76,9 @@ class Branches(nn.Module):
         self.histograms = Histograms(map_shapes(settings)[0][1])
         self.foreground = None if learnt.foreground is None else ForegroundMap(learnt.foreground)
         self.heads: nn.ModuleList | None = None
+        self.raw_share = 0.0
         if learnt.heads is not None:
+            self.raw_share = settings.raw_share
             heads = [MergedHead(cast("LocalHead", head)) for head in learnt.heads]
             self.heads = nn.ModuleList(heads).to(getattr(torch, settings.network_dtype))
 
@@ -90,7 +92,7 @@ class Branches(nn.Module):
         """Return the local features alone."""
         if self.heads is None:
             return tuple(taps)
-        return tuple(head(tap) for head, tap in zip(self.heads, taps, strict=True))
+        return tuple(beside_raw(head(tap), tap, self.raw_share) for head, tap in zip(self.heads, taps, strict=True))
 
 
 class Comparison(nn.Module):

@@ -51,7 +51,8 @@ class Encoded:
     ) -> None:
         self.references, self.features, self.context = references, features, context
         self._size = settings.image_size
-        self._resizes: dict[tuple[int, ...], PlainResize] = {}
+        # The last one only: it holds 5 MB, and every frame of a product may have a size of its own.
+        self._resize: tuple[tuple[int, int, int], PlainResize] | None = None
         self._kept: list[tuple[Tensor, ...]] = []
         per_reference = 4 * sum(channels * side**2 for channels, side in map_shapes(settings))
         self._most = MEMORY_BYTES // per_reference
@@ -73,11 +74,12 @@ class Encoded:
 
     def _encode(self, reference: Frame) -> tuple[Tensor, ...]:
         image = reference.image if reference.image.ndim == 3 else reference.image[:, :, None]  # noqa: PLR2004 - grey
-        if image.shape not in self._resizes:
-            height, width, channels = image.shape
-            self._resizes[image.shape] = PlainResize((height, width, channels), self._size).to(self.context.device)
+        height, width, channels = image.shape
+        shape = (height, width, channels)
+        if self._resize is None or self._resize[0] != shape:
+            self._resize = (shape, PlainResize(shape, self._size).to(self.context.device))
         frames = torch.from_numpy(image)[None].to(self.context.device)
-        taps: tuple[Tensor, ...] = self.features(self._resizes[image.shape](frames))
+        taps: tuple[Tensor, ...] = self.features(self._resize[1](frames))
         return taps
 
 
@@ -152,6 +154,7 @@ def _decided(settings: CprSettings, fit: ForegroundFit | None) -> tuple[CprSetti
             "kind": kind,
             "foreground": "off" if used is None else "on",
             "score_pixels": score_pixels_of(settings),
+            "raw_share": 0.0 if settings.head_file is not None else settings.raw_share,
         }
     )
     return resolved, used

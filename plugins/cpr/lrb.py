@@ -85,6 +85,16 @@ class LocalHeads(nn.ModuleList):
         return tuple(head(tap) for head, tap in zip(self, taps, strict=True))
 
 
+def beside_raw(local: Tensor, raw: Tensor, share: float) -> Tensor:
+    """Return features whose cosine is ``share`` times that of ``raw`` plus the rest times that of ``local``.
+
+    [B, D, H, W] and [B, C, H, W], neither normalised -> [B, C + D, H, W] of norm 1; ``local`` itself for a share of 0.
+    """
+    if not share:
+        return local
+    return torch.cat((share**0.5 * normalised(raw), (1.0 - share) ** 0.5 * normalised(local)), dim=1)
+
+
 def normalised(local: Tensor) -> Tensor:
     """Scale local features [B, D, H, W] to norm 1 over D; a vector of zeros stays zeros."""
     unit: Tensor = local / (torch.linalg.vector_norm(local, dim=1, keepdim=True) + NORM_EPS)

@@ -111,7 +111,7 @@ PROTOCOLS = (
     _protocol("cpr-fast", {"train": "full"}, _means(0.997, 0.992, 0.977, 0.823)),
     _protocol(
         "cpr-faster",
-        {"train": "full", "backbone": "efficientnet_b0"},
+        {"train": "full", "backbone": "efficientnet_b0", "nearest": 10, "raw_share": 0.0},
         _means(0.994, 0.990, 0.973, 0.806),
         "the paper does not say which EfficientNet it used; B0 is the released code's",
     ),

@@ -7,27 +7,22 @@ constant rate, every picture used once before it is drawn anew.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from edgead import DEFECT_RECIPES, DefectRecipe
+from plugins.training.rates import cosine_rate
 
 if TYPE_CHECKING:
     from plugins.cpr.settings import CprSettings
 
 #: Bytes a pool's maps may take, in half precision.
 POOL_BYTES = 600 << 20
-#: References nothing is trained on: one in so many, and at most so many; a product of fewer frames spares none.
-UNSEEN_EVERY, MOST_UNSEEN = 8, 100
-FEWEST_TO_SPARE = 16
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A training. ``window``: side of what is looked at, in pixels of the coarsest layer, None = the whole map.
+    """A training. ``window``: side of what is looked at, in pixels of the resized frame, None = all of it.
 
     ``pairs``: of each kind from a picture and step; ``remote``: whether there are remote ones. ``pictures``: of one
     pool; ``uses``: of each before the next pool. ``compared``: references a picture is compared with at once.
@@ -53,10 +48,7 @@ class Plan:
 
     def rate_at(self, step: int, steps: int) -> float:
         """Return the learning rate of a step: rising over the warm-up, then a cosine down to ``last_rate`` of it."""
-        if step < self.warm_up:
-            return self.rate * (step + 1) / self.warm_up
-        done = (step - self.warm_up) / max(1, steps - self.warm_up)
-        return self.rate * (self.last_rate + (1.0 - self.last_rate) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done))))
+        return cosine_rate(step, steps, self.rate, warm_up=self.warm_up, last=self.last_rate)
 
     @property
     def steps_of_pool(self) -> int:
@@ -79,19 +71,11 @@ def plan_of(settings: CprSettings, bytes_a_picture: int) -> Plan:
         )  # fmt: skip
     else:
         plan = Plan(
-            steps=300, batch=16, window=8, pairs=128, remote=False, pictures=512, uses=64, compared=4, from_raw=True,
-            warm_up=20, last_rate=0.05, recipe=DEFECT_RECIPES["varied"],
+            steps=150, batch=16, window=80, pairs=128, remote=False, pictures=256, uses=64, compared=1, from_raw=True,
+            warm_up=20, last_rate=0.05, examinations=3, patience=2, recipe=DEFECT_RECIPES["varied"],
         )  # fmt: skip
     if settings.train_steps != "auto":
         plan = replace(plan, steps=settings.train_steps)
     room = max(plan.batch, POOL_BYTES // max(1, bytes_a_picture))
     # No more pictures than are used once: a short training draws few.
     return replace(plan, pictures=min(plan.pictures, room, plan.steps * plan.batch))
-
-
-def spared(count: int) -> list[int]:
-    """Return which of ``count`` references nothing is trained on, spread evenly; none of a small set."""
-    if count < FEWEST_TO_SPARE:
-        return []
-    most = min(MOST_UNSEEN, count // UNSEEN_EVERY)
-    return sorted({int(index) for index in np.linspace(0, count - 1, most).round()})

@@ -10,7 +10,6 @@ often as its plan says, the next one is made, whose pictures threads have drawn 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from plugins.cpr.augment import augmented
 from plugins.cpr.pairs import guarded_mask, sampling_weights
+from plugins.training.ahead import Ahead
 
 if TYPE_CHECKING:
     from edgead import DetectorContext, Frame, SyntheticDefects
@@ -135,33 +135,19 @@ class Pools:
     """Makes one pool after another, ``count`` pictures each, drawing the next one's while this one is used."""
 
     def __init__(self, pictures: Pictures, features: Features, count: int, context: DetectorContext) -> None:
-        self._pictures, self._features, self._count, self._context = pictures, features, count, context
-        # One thread where the processor trains too, more where it only feeds a GPU.
-        self._threads = ThreadPoolExecutor(1 if context.device == "cpu" else 8, thread_name_prefix="pictures")
-        self._coming: dict[int, list[Future[Picture]]] = {}
+        self._features, self._context = features, context
+        self._ahead = Ahead(pictures.draw, count, context)
 
     def __enter__(self) -> Self:
+        self._ahead.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._threads.shutdown(wait=True, cancel_futures=True)
+    def __exit__(self, *raised: object) -> None:
+        self._ahead.__exit__(*raised)
 
     def make(self, number: int, *, last: bool) -> Pool:
         """Return pool ``number``; unless it is the ``last``, pictures of the next one are begun."""
-        drawn = self._coming.pop(number, None) or self._begin(number)
-        if not last:
-            self._coming[number + 1] = self._begin(number + 1)
-        return encode_pool(self._progress(drawn), self._features, self._context.device)
-
-    def _begin(self, number: int) -> list[Future[Picture]]:
-        first = number * self._count
-        return [self._threads.submit(self._pictures.draw, first + each) for each in range(self._count)]
-
-    def _progress(self, drawn: list[Future[Picture]]) -> Iterator[Picture]:
-        for done, each in enumerate(drawn):
-            yield each.result()
-            drawn[done] = Future()  # let go of the picture: a pool of them is a gigabyte
-            self._context.progress(done + 1, len(drawn), "drawing and encoding training pictures")
+        return encode_pool(self._ahead.pool(number, last=last), self._features, self._context.device)
 
 
 def encode_pool(drawn: Iterator[Picture], features: Features, device: str) -> Pool:

@@ -8,11 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from plugins.backbones.registry import backbone_of
 
-#: The layers compared, per backbone: strides 4 and 8. All are taken before any norm or ReLU of the next layer.
+#: The layers compared, per backbone: strides 4 and 8 as in the paper, with Lite0, whose early layers are thin, 16 too
+#: (docs/cpr.md has what it brings). All are taken before any norm or ReLU of the next layer.
 DEFAULT_LAYERS: dict[str, tuple[str, ...]] = {
     "densenet201": ("features.denseblock1", "features.denseblock2"),
     "efficientnet_b0": ("features.2", "features.3"),
-    "efficientnet_lite0": ("stage1", "stage2"),
+    "efficientnet_lite0": ("stage1", "stage2", "stage3"),
 }
 
 #: Pixels of a 320 x 320 map whose mean is the score; other sizes take the same share of the map.
@@ -36,7 +37,7 @@ class CprSettings(BaseModel):
     """Feature network; see `edgead weights list`."""
     layers: Literal["auto"] | Annotated[tuple[str, ...], Field(min_length=1)] = "auto"
     """Backbone stages compared, finest first, each half the size of the one before; the first, at stride 4, also finds
-    the references. "auto" = strides 4 and 8."""
+    the references. "auto" = strides 4 and 8, with EfficientNet-Lite0 16 too."""
     local_width: Annotated[int, Field(ge=4, le=1024)] = 384
     """Channels of a trained local feature; without training the backbone's own are compared."""
     train: Literal["none", "budget", "full"] = "budget"
@@ -44,6 +45,9 @@ class CprSettings(BaseModel):
     compares the backbone's own."""
     train_steps: Literal["auto"] | Annotated[int, Field(ge=1, le=1_000_000)] = "auto"
     """Steps of the training; "auto" = as the plan says (docs/cpr.md). It may end earlier by its rule."""
+    raw_share: Annotated[float, Field(ge=0, le=0.9)] = 0.0
+    """How much of a compared cosine is that of the backbone's own features where heads were trained, the rest is the
+    heads'; 0 = the heads alone, as in the paper and always with a `head_file`. Their channels join the bank's."""
     head_file: str | None = None
     """Path of a checkpoint of the authors with trained local heads, instead of training."""
     kind: Literal["auto", "object", "texture"] = "auto"
@@ -120,6 +124,12 @@ class CprFasterSettings(CprSettings):
     """Feature network; see `edgead weights list`."""
     local_width: Annotated[int, Field(ge=4, le=1024)] = 16
     """Channels of a trained local feature; without training the backbone's own are compared."""
+    raw_share: Annotated[float, Field(ge=0, le=0.9)] = 0.5
+    """How much of a compared cosine is that of the backbone's own features where heads were trained, the rest is the
+    heads'; 0 = the heads alone, as in the paper and always with a `head_file`. Their channels join the bank's."""
+    nearest: Annotated[int, Field(ge=1, le=100)] = 20
+    """References each frame is compared with, those most like it as a whole; time grows with it, not with the bank.
+    The paper's are 10."""
 
 
 def map_shapes(settings: CprSettings) -> list[tuple[int, int]]:

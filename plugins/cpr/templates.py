@@ -8,6 +8,8 @@
 | ``histograms`` float32 [N, 25, bins] | every reference's words by block |
 | ``foreground.maps`` float16 [N, H1, W1] | every reference's foreground, if it is on |
 | ``local.<layer>`` float16 or float32 [N, H, W, D] | every reference's local features, norm 1 over D |
+
+With heads and a ``raw_share`` the backbone's own channels come first in D, then the head's.
 """
 
 from __future__ import annotations

@@ -33,6 +33,12 @@ def cpr() -> ModuleType:
     return _beside("cpr_reference")
 
 
+@pytest.fixture(scope="session")
+def mspba() -> ModuleType:
+    """Return the float64 reference of MSPBA's arithmetic."""
+    return _beside("mspba_reference")
+
+
 def _beside(name: str) -> ModuleType:
     """Load a module beside this one by path: the tests are no package."""
     spec = util.spec_from_file_location(name, HERE / f"{name}.py")

@@ -133,10 +133,19 @@ def head(state, x):
     return out + conv("shortcut", x) if "shortcut.weight" in state else out
 
 
+def beside_raw(local, raw, share):
+    """Return vectors whose cosines are the two cosines' mean, ``raw``'s weighted with ``share``, [C + D, H, W]."""
+    if not share:
+        return local
+    units = [each / (np.sqrt((each**2).sum(0)) + 1e-8) for each in (raw.astype(float), local)]
+    return np.concatenate((np.sqrt(share) * units[0], np.sqrt(1 - share) * units[1]))
+
+
 def answer(taps, content, side, settings):
     """Return (map [S, S], score, chosen references) for a frame's maps and a content's arrays.
 
-    ``taps``: [C, H, W] per layer. ``settings``: nearest, layers, foreground, blur_sigma, blur_kernel, score_pixels.
+    ``taps``: [C, H, W] per layer. ``settings``: nearest, layers, raw_share, foreground, blur_sigma, blur_kernel,
+    score_pixels.
     """
     tensors = content
     counted = histograms(codes(taps[0], tensors["codebook.centres"]), len(tensors["codebook.centres"]))
@@ -149,7 +158,7 @@ def answer(taps, content, side, settings):
             for key, value in tensors.items()
             if key.startswith(f"head.{name}.")
         }
-        local = head(state, taps[level]) if state else taps[level]
+        local = beside_raw(head(state, taps[level]), taps[level], settings["raw_share"]) if state else taps[level]
         references = [tensors[f"local.{name}"][n].transpose(2, 0, 1) for n in chosen]
         found = retrieve(local, references, 0 if level else 1)
         total = found if total is None else found + enlarge(total, found.shape[0])

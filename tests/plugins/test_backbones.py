@@ -54,6 +54,8 @@ def test_maps_have_the_channels_and_strides_of_the_table(name, size):
         expected = [-(-s // stride) for s in size]
         if stage == "features.denseblock2":  # the transition pools pairs without padding: an odd last row is dropped
             expected = [-(-s // 4) // 2 for s in size]
+        if name == "vgg16":  # its poolings drop an odd last row
+            expected = [s // stride for s in size]
         assert tuple(found.shape) == (1, channels, *expected)
 
 

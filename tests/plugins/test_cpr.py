@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -10,12 +12,13 @@ import torch
 
 from edgead import ConfigError, DetectorContext, Frame, TemplateError
 from plugins.backbones import normaliser, random_backbone
-from plugins.cpr import Cpr, CprFast, CprFaster
+from plugins.cpr import Cpr, CprFast, CprFaster, learning
 from plugins.cpr.graph import Branches, Comparison, Features, Learnt
 from plugins.cpr.lrb import LocalHeads
 from plugins.cpr.settings import CprFasterSettings, map_shapes
 from plugins.cpr.templates import learnt_of, learnt_tensors
-from runtime.engine import Engine, export
+from plugins.resize import PlainResize
+from runtime.engines.engine import Engine, export
 
 TINY = {"image_size": 80, "nearest": 3, "train": "none", "bank_dtype": "float32", "blur_sigma": 2.0, "blur_kernel": 9}
 #: Operators that convert badly or not at all (specification, 9.6).
@@ -43,8 +46,8 @@ def with_heads(detector, content, frames, width=8):
     tensors = learnt_tensors(settings, replace(known, heads=heads))
     rows = {name: each[:0] for name, each in content.tensors.items() if name in ("histograms", "foreground.maps")}
     rows |= {
-        f"local.{name}": np.empty((0, side, side, width), np.float32)
-        for name, (_, side) in zip(settings.layer_names, map_shapes(settings), strict=True)
+        f"local.{name}": np.empty((0, side, side, width + (raw if settings.raw_share else 0)), np.float32)
+        for name, (raw, side) in zip(settings.layer_names, map_shapes(settings), strict=True)
     }
     empty = replace(content, settings=settings.model_dump(mode="json"), tensors=tensors | rows, valid=0)
     return detector.extend(empty, frames, DetectorContext())
@@ -95,15 +98,49 @@ def test_map_and_score_are_those_of_the_reference(detector, cpr, frames, damaged
     assert_same_answer(inspected(detector, content, damaged), expected)
 
 
-@pytest.mark.parametrize("retrieval", ["tiled", "shifted"])
-def test_trained_heads_are_those_of_the_reference(detector, cpr, frames, damaged, retrieval):
-    """With local heads, too, merged and folded on the line, the answer is the definition's."""
-    content = with_heads(detector, learnt(detector, frames[:4], kind="object", retrieval=retrieval), frames[:4])
-    assert content.tensors["local.stage1"].shape == (4, 20, 20, 8)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"retrieval": "tiled", "raw_share": 0.0},
+        {"retrieval": "shifted", "raw_share": 0.0},
+        {"retrieval": "tiled", "raw_share": 0.3},
+    ],
+    ids=str,
+)
+def test_trained_heads_are_those_of_the_reference(detector, cpr, frames, damaged, settings):
+    """With local heads, too, merged and folded on the line, alone or beside raw features, it is the definition's."""
+    content = with_heads(detector, learnt(detector, frames[:4], kind="object", **settings), frames[:4])
+    assert content.tensors["local.stage1"].shape == (4, 20, 20, 8 + (24 if settings["raw_share"] else 0))
     raw = learnt(detector, frames[:4], kind="object")
     found = inspected(detector, content, damaged)
     assert_same_answer(found, expected_answer(cpr, detector, content, damaged), atol=2e-5)
     assert abs(found[0] - inspected(detector, raw, damaged)[0]).max() > 1e-3
+
+
+def test_templates_of_before_raw_shares_have_heads_alone(detector, frames, damaged):
+    """A template whose settings do not know of raw features beside the heads' is read as what it is."""
+    content = with_heads(detector, learnt(detector, frames[:3], kind="texture", raw_share=0.0), frames[:3])
+    settings = {name: each for name, each in content.settings.items() if name != "raw_share"}
+    found = inspected(detector, replace(content, settings=settings), damaged)
+    assert_same_answer(found, inspected(detector, content, damaged), atol=0)
+
+
+def test_frames_of_many_sizes_leave_no_resizes_behind(monkeypatch):
+    """However many sizes references have, one resize is kept: hundreds of them once took four gigabytes."""
+    alive = weakref.WeakSet()
+
+    class Watched(PlainResize):
+        def __init__(self, *given):
+            super().__init__(*given)
+            alive.add(self)
+
+    monkeypatch.setattr(learning, "PlainResize", Watched)
+    references = [Frame(np.full((30 + n, 40, 3), n, np.uint8), str(n)) for n in range(6)]
+    settings = CprFasterSettings(image_size=80)
+    encoded = learning.Encoded(references, lambda planes: (planes,), settings, DetectorContext())
+    assert [float(taps[0].mean()) for taps in encoded.maps("reading")] == [0, 1, 2, 3, 4, 5]
+    gc.collect()
+    assert len(alive) == 1
 
 
 @pytest.mark.parametrize(("bank_dtype", "most"), [("float16", 1e-3), ("bfloat16", 2e-2)])
@@ -356,16 +393,17 @@ def test_networks_in_bfloat16_give_almost_the_same_map(detector, frames, damaged
 def test_heads_of_the_authors_are_used_as_given(detector, frames, damaged, tmp_path):
     """A checkpoint's heads come through settings, template and graph, and the file's digest is kept."""
     torch.manual_seed(3)
-    heads = LocalHeads((24, 40), 16).eval()
+    heads = LocalHeads((24, 40, 112), 16).eval()
     path = tmp_path / "lrb.pth"
     torch.save(
         {f"lrb.conv.{name.replace('.layers.', '.', 1)}": each for name, each in heads.state_dict().items()}, path
     )
     settings = {"kind": "object", "head_file": str(path)}
     content = learnt(detector, frames[:3], **settings)
-    for name, head in zip(("stage1", "stage2"), heads, strict=True):
+    for name, head in zip(("stage1", "stage2", "stage3"), heads, strict=True):
         np.testing.assert_array_equal(content.tensors[f"head.{name}.layers.4.weight"], head.layers[4].weight.detach())
     assert len(content.statistics["head_file_sha256"]) == 64
+    assert content.settings["raw_share"] == 0.0
     assert content.tensors["local.stage1"].shape == (3, 20, 20, 16)
     by_default = CprFasterSettings(**{name: each for name, each in TINY.items() if name != "train"} | settings)
     again = detector.calibrate(frames[:3], by_default, DetectorContext())

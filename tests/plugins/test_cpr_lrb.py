@@ -7,12 +7,25 @@ import pytest
 import torch
 
 from edgead import WeightsError
-from plugins.cpr.lrb import LocalHead, LocalHeads, normalised
+from plugins.cpr.lrb import LocalHead, LocalHeads, beside_raw, normalised
 from plugins.cpr.merge import MergedHead
 from plugins.cpr.published import heads_of, load_heads
 
 #: Channels of both scales, width of the local features, learnt parameters of both heads (specification, 0.5).
 VARIANTS = {"cpr": ((256, 512), 384, 494_656), "fast": ((256, 512), 64, 330_176), "faster": ((24, 40), 16, 170_336)}
+
+
+def test_features_beside_raw_ones_have_the_mean_of_their_cosines():
+    """Whatever their lengths, a share of the raw cosine and the rest of the heads' is the joint one; norm 1, too."""
+    generator = torch.Generator().manual_seed(0)
+    raw, local = torch.randn(2, 5, 1, 1, generator=generator) * 9, torch.randn(2, 3, 1, 1, generator=generator) / 7
+    joint = beside_raw(local, raw, 0.3)
+    first, second, both = (normalised(each).flatten(1) for each in (raw, local, joint))
+    assert float(both[0] @ both[1]) == pytest.approx(
+        0.3 * float(first[0] @ first[1]) + 0.7 * float(second[0] @ second[1]), abs=1e-6
+    )
+    assert torch.linalg.vector_norm(joint, dim=1).flatten().tolist() == pytest.approx([1, 1])
+    assert beside_raw(local, raw, 0.0) is local
 
 
 def filled(module, seed=0):

@@ -54,6 +54,7 @@ def test_objects_have_a_foreground_and_textures_none():
     for name, detector in (("cpr-fast-paper", CprFast), ("cpr-faster-paper", CprFaster)):
         settings = detector.settings_model.model_validate(PAPER[name].plan("mvtec-ad", "screw").settings)
         assert settings.backbone == ("efficientnet_b0" if detector is CprFaster else "densenet201")
+        assert (settings.nearest, settings.raw_share, len(settings.layer_names)) == (10, 0.0, 2)
 
 
 def test_score_is_the_mean_of_the_largest_pixels():

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from plugins.cpr import Cpr, CprFast, CprFaster
 from plugins.cpr.settings import CprFasterSettings, CprSettings, map_shapes, score_pixels_of
-from runtime.presets import load_preset
+from runtime.station.presets import load_preset
 
 
 @pytest.mark.parametrize("detector", [Cpr, CprFast, CprFaster])
@@ -39,9 +39,19 @@ def test_wrong_settings_are_refused(settings, words):
         CprFasterSettings(**settings)
 
 
+def test_only_the_embedded_form_leaves_the_paper():
+    """DenseNet's two compare two layers, ten references and heads alone; cpr-faster adds what docs/cpr.md measures."""
+    for detector in (Cpr, CprFast):
+        paper = detector.settings_model()
+        assert (len(paper.layer_names), paper.nearest, paper.raw_share) == (2, 10, 0.0)
+    ours = CprFasterSettings()
+    assert (ours.layer_names, ours.nearest, ours.raw_share) == (("stage1", "stage2", "stage3"), 20, 0.5)
+    assert len(CprFasterSettings(backbone="efficientnet_b0").layer_names) == 2
+
+
 def test_maps_are_those_of_the_networks():
     """Sides follow the strides, rounded up; DenseNet's transition drops an odd last row."""
-    assert map_shapes(CprFasterSettings(image_size=110)) == [(24, 28), (40, 14)]
+    assert map_shapes(CprFasterSettings(image_size=110)) == [(24, 28), (40, 14), (112, 7)]
     assert map_shapes(CprSettings(image_size=100)) == [(256, 25), (512, 12)]
 
 

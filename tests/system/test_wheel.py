@@ -125,7 +125,7 @@ def test_plugins_are_found_or_blamed_from_a_hostile_folder(scripts, hostile):
     """The command lists hetmm and the sample with its distribution, and each bad plugin with its fault."""
     listed = json.loads(call(str(scripts / "edgead"), "plugins", "--json", cwd=hostile, env=clean()).splitlines()[-1])
     detectors = {each["name"]: each for each in listed["detectors"]}
-    assert detectors.keys() == {"hetmm", "cpr", "cpr-fast", "cpr-faster", "brightness"}
+    assert detectors.keys() == {"hetmm", "cpr", "cpr-fast", "cpr-faster", "prn", "mspba", "brightness"}
     assert detectors["brightness"]["distribution"] == "edgead-brightness-detector 0.1.0"
     assert detectors["brightness"]["version"] == "1"
     faults = {each["distribution"]: each["error"] for each in listed["broken"]}

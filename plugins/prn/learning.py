@@ -1,0 +1,134 @@
+"""From good frames to everything that is learnt: prototypes, the kind of product, the network, in this order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from plugins.prn.features import BATCH, Features, encode, resized
+from plugins.prn.foreground import Foregrounds, find_foregrounds
+from plugins.prn.prototypes import Prototypes, count_of, learn_prototypes, squared_norms
+from plugins.prn.settings import SCALES, score_pixels_of
+from plugins.training.sparing import spared
+
+if TYPE_CHECKING:
+    from edgead import DetectorContext, Frame
+    from plugins.prn.network import Network
+    from plugins.prn.settings import PrnSettings
+
+#: Most references that are clustered, spread evenly over all of them: their maps are in memory together.
+MOST_CLUSTERED = 512
+#: Sets too small for the shared rule spare every fifth reference, those below this number none.
+FEWEST, SPARED_EVERY = 5, 5
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the network is trained on.
+
+    ``images``: all references at the working size, uint8; ``usable``, ``unseen``: numbers of those that are learnt from
+    and of those that nothing sees. ``foregrounds`` bool [N, S, S] or None. ``bank``: prototypes and squared norms of
+    every scale in turn, on the context's device. ``settings`` are resolved.
+    """
+
+    settings: PrnSettings
+    features: Features
+    images: Sequence[np.ndarray]
+    usable: Sequence[int]
+    unseen: Sequence[int]
+    foregrounds: np.ndarray | None
+    bank: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """All that was learnt: prototypes of the three scales, on the CPU, and the network in eval mode."""
+
+    prototypes: tuple[Prototypes, ...]
+    network: Network
+
+
+def learn(
+    settings: PrnSettings, references: Sequence[Frame], features: Features, context: DetectorContext
+) -> tuple[PrnSettings, Learnt, dict[str, Any]]:
+    """Return the settings with every "auto" decided, what was learnt, and statistics (JSON).
+
+    Raises ``ConfigError`` for what training or synthetic defects cannot do.
+    """
+    from plugins.prn.training import train_network
+
+    images = _resized(references, settings.image_size, context)
+    unseen = spare(len(images))
+    usable = [number for number in range(len(images)) if number not in set(unseen)]
+    prototypes = _prototypes([images[number] for number in usable], settings, features, context)
+    found = None if settings.kind == "texture" else find_foregrounds(images)
+    settings = _decided(settings, found)
+    masks = found.masks if found is not None and settings.kind == "object" else None
+    bank = bank_tensors(prototypes, max(len(each.maps) for each in prototypes), context.device)
+    prepared = Prepared(settings, features, images, usable, unseen, masks, bank)
+    network, trained = train_network(prepared, context)
+    statistics = {
+        "references": len(images),
+        "unseen": unseen,
+        "prototypes": [len(each.maps) for each in prototypes],
+        "alignment": round(prototypes[0].alignment, 4),
+        "training": trained,
+    }
+    if found is not None:
+        shares = {"area": round(found.area, 3), "spread": round(found.spread, 3)}
+        statistics["foreground"] = {**shares, "reason": found.reason}
+    return settings, Learnt(tuple(prototypes), network), statistics
+
+
+def spare(count: int) -> list[int]:
+    """Return which references nothing sees, neither prototypes nor network: by the shared rule, or every fifth."""
+    return spared(count) or (list(range(0, count, SPARED_EVERY)) if count >= FEWEST else [])
+
+
+def bank_tensors(prototypes: Sequence[Prototypes], capacity: int, device: str) -> tuple[Tensor, ...]:
+    """Return prototypes float32 [capacity, C, H, W] and squared norms [capacity] of every scale in turn."""
+    bank: list[Tensor] = []
+    for each in prototypes:
+        room = capacity - each.maps.shape[0]
+        padding = each.maps.new_zeros((room, *each.maps.shape[1:]))
+        bank += [torch.cat((each.maps, padding)).to(device), squared_norms(each.maps, capacity).to(device)]
+    return tuple(bank)
+
+
+def _resized(references: Sequence[Frame], size: int, context: DetectorContext) -> list[np.ndarray]:
+    images = []
+    for number in range(len(references)):
+        images.append(resized(references[number].image, size))
+        context.progress(number + 1, len(references), "reading references")
+    return images
+
+
+def _prototypes(
+    images: Sequence[np.ndarray], settings: PrnSettings, features: Features, context: DetectorContext
+) -> list[Prototypes]:
+    chosen = np.unique(np.linspace(0, len(images) - 1, min(len(images), MOST_CLUSTERED)).round().astype(int))
+    encoded = []
+    for first in range(0, len(chosen), BATCH):
+        batch = [images[number] for number in chosen[first : first + BATCH]]
+        encoded += [encode([image], features, context.device) for image in batch]
+        context.progress(first + len(batch), len(chosen), "encoding references for the prototypes")
+    count = count_of(len(images), settings)
+    learnt = []
+    for scale in range(SCALES):
+        maps = torch.cat([taps[scale] for taps in encoded])
+        each = learn_prototypes(maps, min(count, len(chosen)), context.seed)
+        learnt.append(Prototypes(each.maps.cpu(), each.counts, each.radius, each.alignment))
+    return learnt
+
+
+def _decided(settings: PrnSettings, found: Foregrounds | None) -> PrnSettings:
+    """Decide the kind: "auto" is an object where there are foregrounds; a kind that was named stays."""
+    kind = settings.kind
+    if kind == "auto":
+        kind = "texture" if found is None or found.masks is None else "object"
+    return settings.model_copy(update={"kind": kind, "score_pixels": score_pixels_of(settings)})
