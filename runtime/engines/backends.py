@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runtime.engines import inductor
+from runtime.engines.building import Tick
 from runtime.engines.cache import Entry
 from runtime.engines.program import Layout, Program
 from runtime.engines.target import Target
@@ -18,7 +19,7 @@ from runtime.errors import ConfigError
 if TYPE_CHECKING:  # importing torch.export takes longer than loading an engine
     from torch.export import ExportedProgram
 
-Compile = Callable[["ExportedProgram", Path, Target, inductor.Tick], Mapping[str, Any]]
+Compile = Callable[["ExportedProgram", Path, Target, Tick], Mapping[str, Any]]
 Load = Callable[[Path, Sequence[Layout], str], Program]
 
 

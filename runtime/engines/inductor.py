@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from runtime.engines.building import TAIL, Tick, run_builder
 from runtime.engines.program import Inputs, Layout
 from runtime.engines.target import Target
 from runtime.errors import EngineError
@@ -34,13 +33,6 @@ OPTIONS: dict[str, Any] = {"freezing": True}
 LIBRARY = "model.so"
 #: Where the generated code calls torch operations without a C interface, this file beside the library lists them.
 FALLBACKS = "model.json"
-#: Longest compilation. A WideResNet on a small Arm board takes several minutes.
-TIMEOUT_S = 3600.0
-_POLL_S = 0.2
-#: Characters of a failed compiler's output that are shown.
-_TAIL = 600
-
-Tick = Callable[[float], None]
 
 
 class InductorProgram:
@@ -95,26 +87,13 @@ def compile_program(
         torch.export.save(program, work / "program.pt2")
     except RuntimeError as error:  # torch's word for a disk that is full
         raise EngineError(f"engines: cannot write {work}: {str(error).splitlines()[0]}; free space") from error
-    command = [sys.executable, "-P", "-m", "runtime.engines.compiler", str(work), str(target.threads), target.device]
-    # Its caches stay in the folder that goes away: a shared one in /tmp could be anybody's, and would never shrink.
-    environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(work / "cache"), "TMPDIR": str(work)}
     started = time.monotonic()
-    output = work / "output.txt"
-    with output.open("wb") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-        try:
-            while process.poll() is None:
-                tick(time.monotonic() - started)
-                if time.monotonic() - started > TIMEOUT_S:
-                    raise EngineError(f"engines: compiling took longer than {TIMEOUT_S:g} s; use a smaller detector")
-                time.sleep(_POLL_S)
-        finally:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
-    if process.returncode != 0:
-        said = " ".join(output.read_text(encoding="utf-8", errors="replace").split())[-_TAIL:]
-        raise EngineError(f"engines: compiling with {compiler} failed with exit code {process.returncode}: ... {said}")
+    arguments = (str(work), str(target.threads), target.device)
+    environment = {"TORCHINDUCTOR_CACHE_DIR": str(work / "cache")}
+    code, said = run_builder("runtime.engines.compiler", arguments, work, environment, tick)
+    if code != 0:
+        said = " ".join(said.split())[-TAIL:]
+        raise EngineError(f"engines: compiling with {compiler} failed with exit code {code}: ... {said}")
     for name in (LIBRARY, FALLBACKS):
         if (work / name).exists():
             (work / name).rename(folder / name)

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from runtime.engines.inductor import TIMEOUT_S, Tick, own_storage
+from runtime.engines.building import TAIL, Tick, run_builder
+from runtime.engines.inductor import own_storage
 from runtime.engines.program import Layout
 from runtime.engines.target import Target
 from runtime.engines.tensorrt.compiler import BINDINGS, PLAN, REFUSED
@@ -31,10 +30,6 @@ if TYPE_CHECKING:  # importing torch.export takes longer than loading an engine
     from torch.export import ExportedProgram
 
     from runtime.engines.tensorrt.program import TensorRTProgram
-
-_POLL_S = 0.2
-#: Characters of a failed build's output that are shown.
-_TAIL = 600
 
 
 def compile_program(
@@ -54,40 +49,19 @@ def compile_program(
     except RuntimeError as error:  # torch's word for a disk that is full
         raise EngineError(f"engines: cannot write {work}: {str(error).splitlines()[0]}; free space") from error
     started = time.monotonic()
-    code, said = _run(work, target, started, tick)
+    on_gpu = torch.device(target.device).type == "cuda"
+    environment = {"CUDA_VISIBLE_DEVICES": _visible(target.device)} if on_gpu else {}
+    module, arguments = "runtime.engines.tensorrt.compiler", (str(work), target.backend)
+    code, said = run_builder(module, arguments, work, environment, tick)
     if code == REFUSED:
         raise EngineError(said.splitlines()[-1])
     if code != 0:
-        raise EngineError(f"engines: building with {target.backend} failed with exit code {code}: ... {said[-_TAIL:]}")
+        raise EngineError(f"engines: building with {target.backend} failed with exit code {code}: ... {said[-TAIL:]}")
     for name in (PLAN, BINDINGS):
         (work / name).rename(folder / name)
     shutil.rmtree(work)
     built_for = {"capabilities": capabilities()} if is_rtx(target.backend) else {}
     return {**versions(target.backend), **built_for, "compile_s": round(time.monotonic() - started, 1)}
-
-
-def _run(work: Path, target: Target, started: float, tick: Tick) -> tuple[int, str]:
-    """Run the building process to its end; return its exit code and what it said, one line a sentence."""
-    command = [sys.executable, "-P", "-m", "runtime.engines.tensorrt.compiler", str(work), target.backend]
-    # Whatever it writes beside the engine goes away with the folder.
-    environment = os.environ | {"TMPDIR": str(work)}
-    if torch.device(target.device).type == "cuda":
-        environment["CUDA_VISIBLE_DEVICES"] = _visible(target.device)
-    output = work / "output.txt"
-    with output.open("wb") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-        try:
-            while process.poll() is None:
-                tick(time.monotonic() - started)
-                if time.monotonic() - started > TIMEOUT_S:
-                    raise EngineError(f"engines: building took longer than {TIMEOUT_S:g} s; use a smaller detector")
-                time.sleep(_POLL_S)
-        finally:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
-    said = output.read_text(encoding="utf-8", errors="replace").strip()
-    return process.returncode, said or "it said nothing"
 
 
 def _visible(device: str) -> str:
