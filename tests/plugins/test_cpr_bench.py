@@ -39,6 +39,12 @@ def test_plain_stages_compute_the_same(retrieval):
         assert ours["frame"]()[0].std() > 1e-3
 
 
+def test_what_is_measured_has_the_papers_shapes():
+    """Whatever cpr-faster adds by default, it is measured with two layers, ten references and heads alone."""
+    measured = _settings(CprFasterSettings(), quick=False)
+    assert (measured.layer_names, measured.nearest, measured.raw_share) == (("stage1", "stage2"), 10, 0.0)
+
+
 def test_plain_blur_is_that_of_the_specification():
     """T21 and T22: the plain form has the specification's figures, too: impulse, and box of ones."""
     impulse = torch.zeros(320, 320)

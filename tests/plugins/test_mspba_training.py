@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -251,10 +252,15 @@ def test_a_collapse_restores_the_examination_before(planes):
 def test_at_chance_the_latest_examination_counts(planes):
     """Where directions cannot be told, later scores are above earlier ones, by less than any real gain."""
     task = task_of(planes, MspbaSettings(**SMALL))
-    task._measured = lambda: (math.exp(-math.log(12)), False)
-    first = task.examine()
-    task.take(0, 8)
-    assert 0 < task.examine() - first < 1e-6
+    collapsed = False
+    task._measured = lambda: (math.exp(-math.log(12)), collapsed)
+    scores = [task.examine()]
+    for step in range(3):
+        task.take(step, 8)
+        collapsed = step == 1
+        scores.append(task.examine())
+    assert float(task.kept.doubt) == 1
+    assert all(0 < later - earlier < 1e-6 for earlier, later in pairwise(scores))
 
 
 def test_no_parameter_is_given_twice():

@@ -7,6 +7,7 @@ import torch
 from edgead import Checkpoint, ConfigError, DefectRecipe, DetectorContext, Frame, MaskedFrame
 from plugins.prn import examination, training
 from plugins.prn.averaging import averaged, follow
+from plugins.prn.features import resized
 from plugins.prn.pictures import Pictures, turned
 from plugins.prn.plan import CELLS, OPACITY, items_of, plan_of
 from plugins.prn.settings import PrnSettings
@@ -81,6 +82,18 @@ def test_real_defects_are_shown_as_they_are_and_placed():
     changed = [picture for picture, other in zip(drawn, plain, strict=True) if (picture.image != other.image).any()]
     assert len(changed) == 20
     assert all(picture.mask.any() for picture in changed)
+
+
+def test_real_defects_are_resized_as_good_frames_are():
+    """A real defect's picture has the very pixels a good frame of its image would have, and its mask at that size."""
+    large = np.random.default_rng(0).integers(0, 256, (160, 200), np.uint8)
+    mask = np.zeros(large.shape, bool)
+    mask[80:, 100:] = True
+    with_real = pictures_of(4, defects=[MaskedFrame(Frame(large, "bad"), mask)])
+    expected = resized(large, 64)[:, :, None]
+    direct = [each for each in map(with_real.draw, range(40)) if (each.image == expected).all()]
+    assert direct
+    assert all((each.mask == np.kron([[0, 0], [0, 1]], np.ones((32, 32)))).all() for each in direct)
 
 
 def test_simulated_defects_are_blended_on_one_scale():

@@ -49,6 +49,16 @@ def test_jobs_without_a_number_have_one_of_their_own(jobs):
     assert len({job.number for job in found}) == 4
 
 
+def test_a_client_with_the_largest_number_leaves_numbers(jobs):
+    """A job without a number gets one a trigger can carry beside an open job of 2^64-1, and not that of another one."""
+    made = jobs()
+    first = made.start("", "A", "")
+    taken = {made.start(text, "A", "").number for text in (str(2**64 - 1), str(first.number + 1))}
+    number = made.start("", "A", "").number
+    assert number not in taken | {first.number}
+    assert number < 2**64
+
+
 def test_no_more_jobs_than_a_line_needs(jobs):
     """Beyond the most open jobs another is refused."""
     made = jobs()
@@ -105,6 +115,22 @@ def test_a_refused_job_is_told_and_its_id_is_free(camera):
     assert refused == ["7: unknown_camera"]
     assert made.answer(7, 0, "unknown_camera") is None, "told once"
     assert made.start("7", "B", "") == ("7", Answer.DONE)
+
+
+def test_what_nobody_acknowledges_is_handed_over_once_it_was_announced(tmp_path):
+    """Without acknowledgement a result is done, and its job closed, when its events were sent, and not before."""
+    done = queue.SimpleQueue()
+    context = SimpleNamespace(folder=tmp_path, line=Line())
+    desk = Desk(SimpleNamespace(is_done=lambda _: False), done)
+    made = Camera("top", context, desk, str, acknowledge=False)
+    made.start("7", "A", "")
+    result = delivered(5, 7, "A")
+    assert made.offer(result) is result
+    assert done.empty()
+    assert len(made.jobs.open) == 1
+    made.announced(result)
+    assert done.get_nowait() is result
+    assert made.jobs.open == ()
 
 
 def test_what_was_not_raised_is_raised_by_the_next_process(camera):
