@@ -65,7 +65,8 @@ def test_windows_still_to_be_chosen_build_no_graph():
 
 def test_every_backbone_has_its_default_layers():
     """The default layers exist, finest first; residual networks are tapped before the last ReLU (I-1)."""
-    assert DEFAULT_LAYERS.keys() == BACKBONES.keys()
+    # vgg16 is MSPBA's: its poolings drop odd rows, so its maps are not of the shapes a bank is laid out for.
+    assert DEFAULT_LAYERS.keys() == BACKBONES.keys() - {"vgg16"}
     for name, layers in DEFAULT_LAYERS.items():
         strides = [backbone_of(name).stages[layer].stride for layer in layers]
         assert strides == [4, 8, 16][: len(layers)]
