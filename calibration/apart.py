@@ -23,6 +23,9 @@ from runtime.shell import signals_held_back
 
 #: Characters of what the process printed last that go into the reason of its end.
 _TAIL = 300
+#: Bytes of it that are looked at: a plugin may print for hours.
+_READ = 1 << 16
+_HANGS = "no end within {:g} s: it hangs, and was ended"
 
 
 class EndedError(Exception):
@@ -47,7 +50,7 @@ def records(
             sending = -1
             _hand_over(process, job)
             yield from _read(receiving, silence_s)
-            process.wait()
+            _await_end(process, silence_s)
             if process.returncode:
                 raise EndedError(f"the process {_ending(process.returncode)}{_tail(printed)}")
         finally:
@@ -96,7 +99,7 @@ def _read(receiving: int, silence_s: float | None) -> Iterator[dict[str, Any]]:
     while True:
         left = None if silence_s is None else max(0.0, last + silence_s - time.monotonic())
         if not select.select([receiving], [], [], left)[0]:
-            raise EndedError(f"no end within {silence_s:g} s: it hangs, and was ended")
+            raise EndedError(_HANGS.format(silence_s))
         part = os.read(receiving, 1 << 16)
         if not part:
             return
@@ -104,6 +107,14 @@ def _read(receiving: int, silence_s: float | None) -> Iterator[dict[str, Any]]:
         for line in lines:
             last = time.monotonic()
             yield json.loads(line)
+
+
+def _await_end(process: subprocess.Popen[bytes], silence_s: float | None) -> None:
+    """Wait for the end of a process that will say no more: a thread it left behind may keep it for ever."""
+    try:
+        process.wait(silence_s)
+    except subprocess.TimeoutExpired:
+        raise EndedError(_HANGS.format(silence_s)) from None
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -122,6 +133,7 @@ def _ending(status: int) -> str:
 
 
 def _tail(printed: IO[bytes]) -> str:
-    printed.seek(0)
+    length = printed.seek(0, os.SEEK_END)
+    printed.seek(max(0, length - _READ))
     words = " ".join(printed.read().decode(errors="replace").split())
     return f"; it printed last: {words[-_TAIL:]}" if words else ""

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from calibration.margin import Figures, shortfall, trial_of
+from runtime.detector import Detector
 from runtime.engines.ahead import build_station, wanted
 from runtime.engines.build import Built, Progress
 from runtime.engines.choice import choose
@@ -46,10 +47,13 @@ def fastest_precision(
             found.append(_finding("", precision, note=str(error)))
     totals = dict.fromkeys(built, 0.0)
     for detector, template, device in lanes:
-        engines = {
-            precision: choose(detector, template, replace(wish, precision=precision), device, threads).engine
-            for precision in built
-        }
+        engines = dict[str, Engine]()
+        for precision in built:
+            try:
+                engines[precision] = _compiled(detector, template, replace(wish, precision=precision), device, threads)
+            except EngineError as error:  # such as one that the cache had no room to keep
+                found.append(_finding(detector.name, precision, note=str(error)))
+                totals[precision] = math.inf
         reference = Engine(detector, template.content(), device=device, threads=threads)
         for each in _judged(detector.name, template, reference, engines, progress):
             found.append(each)
@@ -62,6 +66,14 @@ def _tried(devices: Iterable[str]) -> list[str]:
     """Return the precisions that every one of the devices has."""
     offered = [PRECISIONS[device.partition(":")[0]] for device in devices]
     return [precision for precision in offered[0] if all(precision in each for each in offered)]
+
+
+def _compiled(detector: Detector, template: Template, wish: EngineSettings, device: str, threads: int) -> Engine:
+    """Return the compiled engine; ``EngineError`` where eager stands in, whose figures say nothing of a precision."""
+    chosen = choose(detector, template, wish, device, threads)
+    if chosen.note:
+        raise EngineError(chosen.note)
+    return chosen.engine
 
 
 def _judged(

@@ -102,18 +102,26 @@ def choose_rows(registry: Registry, detectors: Sequence[str], presets: Sequence[
 
 
 def key_of(row: Row, registry: Registry, dataset: Dataset, circumstances: Mapping[str, Any]) -> str:
-    """Return the digest of all a row depends on; files of the data set count by name and size.
+    """Return the digest of all a row depends on; images and masks of the data set count by name and size.
 
     Raises ``ConfigError`` for settings the detector refuses, ``PluginError`` where it cannot be made.
     """
     detector = registry.detector(row.detector)
     settings = chosen_settings(detector, row.preset, [])
-    files = [[sample.name, sample.path.stat().st_size] for sample in (*dataset.references, *dataset.test)]
+    files = [
+        [sample.name, _sizes(sample.path), _sizes(sample.mask_path) if sample.mask_path else None]
+        for sample in (*dataset.references, *dataset.test)
+    ]
     return digest_of({
         "detector": row.detector, "version": detector.version, "settings": settings.model_dump(mode="json"),
         "distribution": registry.detectors[row.detector].distribution, "edgead": installed("edgead"),
         "files": files, **circumstances,
     })  # fmt: skip
+
+
+def _sizes(path: Path) -> list[int]:
+    """Return the bytes of a file, or of the files in a folder of masks."""
+    return [file.stat().st_size for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
 
 
 def read_row(row: Row, folder: Path, key: str) -> Done | None:
@@ -129,14 +137,20 @@ def read_row(row: Row, folder: Path, key: str) -> Done | None:
 
 
 def write_row(done: Done, folder: Path, key: str) -> None:
-    """Keep a row that is done; one that failed is not kept, and is tried again next time."""
+    """Keep a row that is done; one that failed is not kept, and is tried again next time.
+
+    Raises ``ConfigError`` when the folder cannot be written.
+    """
     file = done.row.file(folder)
-    if done.error:
-        file.unlink(missing_ok=True)
-        return
-    draft = file.with_suffix(".part")
-    draft.write_text(json.dumps(done.as_json() | {"key": key}, indent=1), encoding="utf-8")
-    draft.replace(file)
+    draft = file.with_name(f"{file.name}.part")
+    try:
+        if done.error:
+            file.unlink(missing_ok=True)
+            return
+        draft.write_text(json.dumps(done.as_json() | {"key": key}, indent=1), encoding="utf-8")
+        draft.replace(file)
+    except OSError as error:
+        raise ConfigError(f"cannot keep a row in {file.parent}: {error.strerror}; check its rights and room") from error
 
 
 def failed(row: Row, error: Exception) -> Done:

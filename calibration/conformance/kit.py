@@ -87,8 +87,12 @@ class _Run:
             with closing(records(_PROCESS, job, silence_s=self._request.limit_s, paths=paths)) as reported:
                 for record in reported:
                     self._take(record)
-        except EndedError as ended:
-            self._blame(str(ended))
+                    if self.finished:  # how a process ends that has said all is of no interest: it is killed
+                        return
+            ended = "the process ended with status 0 in the middle"
+        except EndedError as error:
+            ended = str(error)
+        self._blame(ended)
 
     def _chosen(self) -> dict[str, Any]:
         request = self._request

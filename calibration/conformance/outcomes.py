@@ -40,7 +40,7 @@ PROMISES = (
     Promise("leave_out", "a reference can be left out and the bank stays, or it cannot", "lasting", ("answer",)),
     Promise("export", "the graph exports whole, strictly, and answers as eager", "programs", ("repeat",)),
     Promise("lint", "compiled backends take every operation of the graph", "programs", ("export",)),
-    Promise("bank", "another bank needs no new program", "programs", ("export",)),
+    Promise("bank", "inserting frames changes the bank, not the program", "programs", ("export",)),
     Promise("store", "a stored template answers its golden frames again", "lasting", ("repeat",)),
     Promise("extend", "new frames are inserted, or refused with a clear error", "lasting", ("store",)),
     Promise("memory", "frame after frame takes no more memory", "lasting", ("answer",)),

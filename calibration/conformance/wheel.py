@@ -22,7 +22,12 @@ def install(wheel: Path, folder: Path) -> str:
         raise ConfigError(f"expected a wheel to check, found no file {wheel}")
     pip = [sys.executable, "-m", "pip", "--isolated", "--disable-pip-version-check", "install", "--quiet"]
     options = ["--no-deps", "--no-index", "--no-compile", "--target", str(folder), str(wheel)]
-    done = subprocess.run([*pip, *options], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+    try:
+        done = subprocess.run([*pip, *options], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise ConfigError(
+            f"{wheel}: expected pip to unpack it within {_TIMEOUT_S} s, found no end: try again"
+        ) from error
     if done.returncode:
         words = " ".join((done.stderr or done.stdout).split())
         raise ConfigError(f"{wheel}: expected a wheel that can be installed here, found one pip refuses: {words[:300]}")

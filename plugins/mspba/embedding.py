@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Names of the learnt arrays in a content, before the network's own.
 HEADS, BACKBONE, MEAN = "heads.", "backbone.", "mean_image"
+#: Resizes kept at once: each is half a megabyte and more.
+_SHAPES = 16
 
 
 class MeanNormalise(nn.Module):
@@ -120,7 +122,7 @@ class Planes:
 
 
 class Resizes:
-    """The resize of each frame shape met, made once."""
+    """The resize of each frame shape, made once; of a folder of mixed sizes only the last ``_SHAPES`` are kept."""
 
     def __init__(self, size: int, device: str) -> None:
         self._size, self._device = size, device
@@ -131,6 +133,8 @@ class Resizes:
         image = image if image.ndim == 3 else image[:, :, None]  # noqa: PLR2004 - grey
         if image.shape not in self._made:
             height, width, channels = image.shape
+            if len(self._made) >= _SHAPES:
+                del self._made[next(iter(self._made))]
             self._made[image.shape] = BicubicResize((height, width, channels), self._size).to(self._device)
         # Copied: torch warns of arrays that are read only, as decoded frames are.
         planes: Tensor = self._made[image.shape](torch.tensor(image)[None].to(self._device))
@@ -148,7 +152,12 @@ def trunk_of(settings: MspbaSettings, tensors: Mapping[str, np.ndarray] | None =
 
 
 def encoder_of(settings: MspbaSettings, tensors: Mapping[str, np.ndarray]) -> Encoder:
-    """Return the encoder that a content's arrays describe, frozen; ``RuntimeError`` where heads do not fit."""
+    """Return the encoder that a content's arrays describe, frozen; ``RuntimeError`` where they do not fit."""
+    needed = ((BACKBONE, settings.train == "full"), (MEAN, settings.subtracts_mean))
+    # Without them the published backbone and normalisation would stand in, and score every frame quietly wrong.
+    for start in (start for start, is_needed in needed if is_needed):
+        if not any(name.startswith(start) for name in tensors):
+            raise RuntimeError(f"expected tensors {start}, found none")
     heads = heads_of(settings)
     heads.load_state_dict(_below(HEADS, tensors))
     encoder = Encoder(settings, trunk_of(settings, tensors), heads, tensors.get(MEAN))

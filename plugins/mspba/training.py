@@ -121,6 +121,8 @@ class _EncodersTask(Task):
         self.kept = learner
         self.optimiser = torch.optim.Adam(groups_of(learner, plan))
         self.renewed_every = plan.steps_of_pool
+        # Not the optimiser's own count, which a collapse begins anew.
+        self._taken = 0
 
     def key(self) -> str:
         """Return the digest of all the training depends on."""
@@ -145,6 +147,7 @@ class _EncodersTask(Task):
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
+        self._taken = step + 1
         return float(loss.detach())
 
     def loss(self, drawn: list[Windows], *, grouped: bool = False) -> Tensor:
@@ -188,8 +191,7 @@ class _EncodersTask(Task):
         if score > _CHANCE:
             return score
         # At chance the latest one counts, by a hair that no gain of another kind is as small as.
-        taken = self.optimiser.state_dict()["state"].get(0, {}).get("step", torch.zeros(()))
-        return 1 / DIRECTIONS + 1e-9 * float(taken)
+        return 1 / DIRECTIONS + 1e-9 * self._taken
 
     def _measured(self) -> tuple[float, bool]:
         """Return exp(-held-out position loss), 0..1, and whether any scale has collapsed."""

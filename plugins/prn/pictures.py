@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgead import Frame, SyntheticDefects
+from edgead import Frame, MaskedFrame, SyntheticDefects
+from plugins.prn.features import resized
 from plugins.prn.plan import items_of
 
 if TYPE_CHECKING:
-    from edgead import DefectRecipe, DetectorContext, MaskedFrame
+    from edgead import DefectRecipe, DetectorContext
 
 #: First number of the pictures that only examinations draw.
 EXAMINED = 1 << 40
@@ -52,11 +53,12 @@ class Pictures:
         self.images, self.usable, self.turned = images, usable, turned
         self._foregrounds, self._seed = foregrounds, context.seed
         frames = [Frame(images[number], f"reference {number}") for number in usable]
-        self._has_real = len(context.defects) > 0
+        defects = [_resized(each, images[0].shape[0]) for each in context.defects]
+        self._has_real = len(defects) > 0
         self._simulated = _defects(frames, recipe, context)
-        self._real = _defects(frames, replace(recipe, clean=1.0, real=1.0, pasted=0.0), context, context.defects)
+        self._real = _defects(frames, replace(recipe, clean=1.0, real=1.0, pasted=0.0), context, defects)
         self._extended = _defects(
-            frames, replace(recipe, clean=1.0, real=0.0, pasted=1.0, placed=True), context, context.defects
+            frames, replace(recipe, clean=1.0, real=0.0, pasted=1.0, placed=True), context, defects
         )
 
     def draw(self, number: int) -> Picture:
@@ -91,6 +93,15 @@ class Pictures:
         part = None if self._foregrounds is None else self._foregrounds[source].astype(np.float32)
         planted = defects.draw(image, number, foreground=part)
         return Picture(planted.image, planted.mask)
+
+
+def _resized(defect: MaskedFrame, size: int) -> MaskedFrame:
+    """Bring a real defect's image to the working size as good frames are: told by its pixels, not by how it was read.
+
+    Its mask is still of the size it came in.
+    """
+    image = resized(defect.frame.image, size)
+    return MaskedFrame(replace(defect.frame, image=image), defect.mask)
 
 
 def _defects(

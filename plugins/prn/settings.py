@@ -47,7 +47,8 @@ class PrnSettings(BaseModel):
     prototype_share: Annotated[float, Field(gt=0, le=1)] = 0.1
     """Prototypes of a scale, as a share of the references; at least one."""
     most_prototypes: Annotated[int, Field(ge=1, le=1000)] = 64
-    """Prototypes of a scale, at most; memory and a little time grow with them."""
+    """Prototypes of a scale that calibration learns, at most; frames inserted later may add some. Memory and a little
+    time grow with them."""
     kind: Literal["auto", "object", "texture"] = "auto"
     """What is inspected: a part before a background, or a surface that fills the frame; decides which synthetic defects
     it is trained on. "auto" = an object where a foreground can be told from the good frames."""

@@ -53,8 +53,11 @@ def prototype_tensors(settings: PrnSettings, prototypes: Sequence[Prototypes]) -
 
 
 def prototypes_of(settings: PrnSettings, content: TemplateContent) -> list[Prototypes]:
-    """Return the prototypes of a content; ``TemplateError`` where there are more than its room."""
+    """Return the prototypes of a content; ``TemplateError`` where there are none, or more than its room."""
     found = []
+    missing = {f"prototypes.{name}" for name in settings.layer_names[:SCALES]} - content.tensors.keys()
+    if missing:
+        raise TemplateError(f"prn: expected tensors {', '.join(sorted(missing))}, found none: calibrate again")
     for scale, name in enumerate(settings.layer_names[:SCALES]):
         maps = torch.from_numpy(content.tensors[f"prototypes.{name}"])
         if maps.shape[0] > content.capacity:

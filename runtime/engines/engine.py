@@ -70,14 +70,15 @@ class Engine:
 
         Nothing is compiled, and a captured program, which holds on to its inputs' addresses, sees the new bank. Not
         while another thread is inside ``infer``. Raises ``ConfigError``, the old bank in place, where shape, dtype,
-        settings or map differ: that takes an engine of its own.
+        settings, weights or map differ: that takes an engine of its own. So does another training: what a detector
+        learnt into its graph is not looked at here. Only ``extend`` keeps it; a worker chooses by the program's key.
         """
         bank = self.detector.bank(content)
-        same = (dict(content.settings), content.map_shape) == (dict(self.content.settings), self.content.map_shape)
+        same = _kept_by_extend(content) == _kept_by_extend(self.content)
         if not same or {n: Layout.of(t) for n, t in bank.items()} != {n: Layout.of(t) for n, t in self._bank.items()}:
             raise ConfigError(
-                f"detector {self.detector.name!r}: expected a bank of the same capacity, settings and map, found "
-                "another layout: load it beside this one"
+                f"detector {self.detector.name!r}: expected a bank of the same capacity, settings, weights and map, "
+                "found another layout: load it beside this one"
             )
         with torch.inference_mode():
             if not self._owns_bank:  # on a CPU it lies in the first version's own arrays until now
@@ -150,6 +151,10 @@ def export(
 def use_threads(count: int) -> None:
     """Let torch use ``count`` CPU threads in this process; 0 = one per core this process may use."""
     torch.set_num_threads(count or available_cores())
+
+
+def _kept_by_extend(content: TemplateContent) -> tuple[dict[str, Any], dict[str, str], tuple[int, int]]:
+    return dict(content.settings), dict(content.weights), content.map_shape
 
 
 def _device(name: str) -> torch.device:

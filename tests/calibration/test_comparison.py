@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from calibration.comparison import ComparisonJob, run_comparison
 from calibration.comparison.examples import choose_examples
 from calibration.comparison.page import markdown
-from calibration.comparison.rows import COLUMNS, choose_rows
+from calibration.comparison.rows import COLUMNS, Done, choose_rows, key_of, read_row, write_row
 from calibration.dataset import Sample
 from runtime.errors import ConfigError
 from runtime.registry import load_plugins
@@ -96,6 +97,23 @@ def test_what_cannot_be_compared_is_refused(registry, preset):
         choose_rows(registry, ["leaky"], [preset])
     with pytest.raises(ConfigError, match="different names"):
         choose_rows(registry, [], [preset, preset])
+
+
+def test_a_row_is_kept_for_its_data_set_alone(registry, dataset, tmp_path):
+    """The same data set gives a row its figures back; another mask or another seed does not; no room is an error."""
+    [row] = choose_rows(registry, ["sound"], [])
+    (tmp_path / "rows").mkdir()
+    key = key_of(row, registry, dataset, {"seed": 0})
+    write_row(Done(row, {"n": 1}, ()), tmp_path, key)
+    assert read_row(row, tmp_path, key_of(row, registry, dataset, {"seed": 0})) == Done(row, {"n": 1}, [])
+    assert read_row(row, tmp_path, key_of(row, registry, dataset, {"seed": 1})) is None
+    number = next(number for number, sample in enumerate(dataset.test) if sample.mask_path)
+    mask = tmp_path / "mask.png"
+    mask.write_bytes(dataset.test[number].mask_path.read_bytes() + b"0")
+    test = [*dataset.test[:number], replace(dataset.test[number], mask_path=mask), *dataset.test[number + 1 :]]
+    assert read_row(row, tmp_path, key_of(row, registry, replace(dataset, test=test), {"seed": 0})) is None
+    with pytest.raises(ConfigError, match="cannot keep a row"):
+        write_row(Done(row, {}, ()), tmp_path / "nowhere", key)
 
 
 def test_examples_take_turns(dataset):

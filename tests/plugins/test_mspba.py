@@ -9,6 +9,7 @@ import torch
 from edgead import ConfigError, DetectorContext, Frame, TemplateError
 from plugins.mspba import Mspba, training
 from plugins.mspba.coreset import SAME, additions, cover, k_centre
+from plugins.mspba.embedding import Resizes
 from plugins.mspba.nearest import EMPTY, NearestDistance, distances_to, halves_of
 from plugins.mspba.plan import plan_of
 from plugins.mspba.settings import SIDES, MspbaSettings
@@ -225,6 +226,16 @@ def test_grey_and_colour_frames_are_answered(frames):
     assert inspected(content, as_colour)[1] == pytest.approx(0, abs=1e-3)
 
 
+def test_resizes_of_mixed_sizes_do_not_pile_up():
+    """A folder of many frame sizes keeps a few resizes, and one met again gives the same pixels."""
+    resize = Resizes(192, "cpu")
+    images = [np.random.default_rng(side).integers(0, 256, (side, 40), np.uint8) for side in range(20, 60)]
+    first = resize(images[0])
+    kept = {len(resize._made) for image in images if resize(image) is not None}
+    assert max(kept) == 16
+    assert torch.equal(resize(images[0]), first)
+
+
 def test_no_reference_is_refused():
     """Calibrating on nothing is the user's error."""
     with pytest.raises(ConfigError, match="mspba: expected at least one good frame"):
@@ -240,6 +251,9 @@ def test_foreign_templates_are_refused(content):
         detector.bank(replace(content, tensors={**content.tensors, "room": np.array([3], np.int32)}))
     with pytest.raises(TemplateError, match="do not fit its settings"):
         detector.graph(replace(content, settings={**content.settings, "train": "budget"}), (40, 40, 3))
+    for setting in ({"train": "full"}, {"normalisation": "mean"}):
+        with pytest.raises(TemplateError, match=r"do not fit its settings: expected tensors (backbone\.|mean_image)"):
+            detector.graph(replace(content, settings={**content.settings, **setting}), (40, 40, 3))
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,9 @@ def test_templates_that_do_not_fit_are_refused(content):
         detector.graph(replace(content, settings={**content.settings, "width": 8}), shape)
     with pytest.raises(TemplateError, match="at most 0 prototypes"):
         detector.bank(replace(content, capacity=0, valid=0))
+    network = {name: each for name, each in content.tensors.items() if name.startswith("network.")}
+    with pytest.raises(TemplateError, match="found none"):
+        detector.bank(replace(content, tensors=network))
 
 
 def test_no_reference_is_refused():

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import edgead
-from calibration.conformance import PROMISES, Check, check, kept
+from calibration.apart import EndedError
+from calibration.conformance import PROMISES, Check, Outcome, check, kept
 from runtime.errors import ConfigError
 from runtime.registry import load_plugins
 
@@ -132,6 +133,27 @@ def test_the_guide_lists_the_promises():
     text = (HERE.parents[2] / "docs" / "detector-plugin.md").read_text(encoding="utf-8")
     rows = "".join(f"| `{each.name}` | {each.sentence} |\n" for each in PROMISES)
     assert rows in text
+
+
+def test_a_process_that_leaves_quietly_is_blamed(monkeypatch):
+    """A promise whose process ends with status 0 has failed, and the check goes on; a crash at the very end is none."""
+    begun = {"found": ["toy"], "known": ["toy"], "broken": []}
+    told = Outcome("toy", "settings", "pass", "").as_json()
+    runs = iter([[begun, {"begin": ["toy", "loads"]}], [begun, {"end": told}, {"finished": True}, EndedError("crash")]])
+    jobs = []
+
+    def played(_module, job, **_options):
+        jobs.append(job["done"])
+        for record in next(runs):
+            if isinstance(record, EndedError):
+                raise record
+            yield record
+
+    monkeypatch.setattr("calibration.conformance.kit.records", played)
+    found = check(Check(what=["toy"]), (), ignore)
+    assert [(each.promise, each.state) for each in found] == [("loads", "fail"), ("settings", "pass")]
+    assert found[0].detail == "the process ended with status 0 in the middle"
+    assert jobs == [{}, {"toy": {"loads": "fail"}}]
 
 
 def test_what_is_no_wheel_is_refused(tmp_path):

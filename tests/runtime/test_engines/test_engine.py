@@ -183,9 +183,10 @@ def test_a_bank_is_taken_over_in_place():
         replace(CONTENT, tensors={"mean": np.zeros((2, 2), np.float32)}),
         replace(CONTENT, tensors={"mean": MEAN.astype(np.float16)}),
         replace(CONTENT, settings={"another": 1}),
+        replace(CONTENT, weights={"net": "1" * 64}),
         replace(CONTENT, map_shape=(2, 2)),
     ],
-    ids=["shape", "dtype", "settings", "map"],
+    ids=["shape", "dtype", "settings", "weights", "map"],
 )
 def test_a_bank_of_another_layout_is_not_taken_over(content):
     """What takes an engine of its own is refused, and the old bank answers on."""

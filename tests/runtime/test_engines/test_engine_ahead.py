@@ -122,6 +122,19 @@ def test_building_beside_a_host_takes_what_it_leaves(shop, spot, station, monkey
     assert found == [os.SCHED_IDLE]
 
 
+@pytest.mark.parametrize("backend", ["inductor", "auto"])
+def test_an_interrupted_build_is_an_error_whatever_the_backend(shop, spot, station, monkeypatch, backend):
+    """Ctrl-C while engines are built brings nothing into the station, and a selection can be taken back."""
+    shop.put(spot.content_of(2))
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("runtime.engines.ahead.run", interrupted)
+    with pytest.raises(EngineError, match="interrupted; what runs stays as it is"):
+        prepare(station(backend=backend), PLUGINS, beside_host=True)
+
+
 @pytest.mark.slow
 @pytest.mark.system
 @pytest.mark.timeout(1800)

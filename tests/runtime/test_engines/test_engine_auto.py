@@ -1,5 +1,7 @@
 """`edgead build --precision auto`: the gate refuses, the metrics refuse, and of the rest the fastest wins."""
 
+from dataclasses import replace
+
 import pytest
 
 from calibration.fastest import fastest_precision
@@ -25,14 +27,15 @@ def ask(tmp_path, shop, spot, importable, monkeypatch):
     )  # fmt: skip
     loaded, registry = load_station(path), load_plugins(PLUGINS)
 
-    def asked(times, metrics=()):
+    def asked(times, metrics=(), **changed):
         found = iter(metrics)
         monkeypatch.setattr(
             "calibration.fastest.take_turns", lambda engines, *_: {name: [times[name]] for name in engines}
         )
         if metrics:
             monkeypatch.setattr("calibration.margin.Trial.figures", lambda *_: next(found))
-        return fastest_precision(loaded, registry, EngineSettings.of(loaded.worker), lambda *_: None)
+        wish = replace(EngineSettings.of(loaded.worker), **changed)
+        return fastest_precision(loaded, registry, wish, lambda *_: None)
 
     return asked
 
@@ -72,6 +75,17 @@ def test_what_loses_metrics_is_out(ask):
     assert notes["fp32"] == ""
     assert notes["bf16"] == "pixel_ap falls from 0.6000 to 0.5800, where 0.01 is allowed"
     assert notes["int8"] == "image_auroc falls from 0.9500 to 0.9400, where 0.005 is allowed"
+
+
+@pytest.mark.parametrize("backend", ["auto", "inductor"])
+def test_an_engine_that_is_gone_does_not_pass(ask, backend):
+    """One the cache could not keep is told; what answers eagerly instead is never taken for the precision."""
+    chosen, _, found = ask({"int8": 9.0}, backend=backend, most_mb=0)  # room for the one built last
+    assert chosen == "int8"
+    assert [(each["precision"], each["passed"], each["p50_ms"]) for each in found[:2]] == [
+        ("fp32", False, None), ("bf16", False, None),
+    ]  # fmt: skip
+    assert "expected a inductor engine in fp32" in found[0]["note"]
 
 
 def test_nothing_keeps_the_metrics(ask):

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from runtime.engines import first_result
 from runtime.engines.bench import _Case, bench_detector
 from runtime.engines.timing import WARM_UP, take_turns
+from runtime.errors import EngineError
 from runtime.registry import load_plugins
 from runtime.station.config import load_station
 from runtime.testing.station import write_station
@@ -75,15 +77,35 @@ def test_the_reference_alone(shop, spot, tmp_path):
     assert said[-1][0] == said[-1][1]
 
 
+def test_a_batch_has_a_program_of_its_own(shop, spot, tmp_path):
+    """Throughput with several frames at once is of the eager graph and of a program built for so many, not approved."""
+    template = shop.put(spot.content_of(2))
+    shop.build(template)
+    case = _Case(station(tmp_path, shop.store, shop.cache), PLUGINS, spot.Spot(), template, "cpu", 3)
+    made = {name: case._chosen(wish) for name, wish in case._variants()}
+    found = case._batched(made, template.golden(), lambda *_: None)
+    assert found.keys() == made.keys() == {"eager fp32", "inductor fp32"}
+    assert min(found.values()) > 0
+    assert shop.backend.compiled == 2
+    assert len(list((shop.cache.folder / "approved").iterdir())) == 1
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.usefixtures("importable")
 def test_a_compiled_engine_beside_the_reference(built, tmp_path):
-    """A really compiled engine has its row: compile time as it was, a fresh process, a batch of its own, parity."""
+    """A really compiled engine has its row: compile time as it was, a fresh process, parity."""
     store, _, cache, _ = built
     loaded = station(tmp_path, store, cache, threads=2, backend="inductor")
-    figures = bench_detector(loaded, load_plugins(PLUGINS), PLUGINS, lambda *_: None, rounds=10, batch=3)
+    figures = bench_detector(loaded, load_plugins(PLUGINS), PLUGINS, lambda *_: None, rounds=10)
     assert [row["engine"] for row in figures["engines"]] == ["spot eager fp32", "spot inductor fp32"]
     assert figures["engines"][1]["first_cold_s"] > figures["engines"][1]["first_warm_s"] + 1
-    assert all(row["batch_frames_per_s"] > 0 for row in figures["engines"])
     assert 0 < figures["engines"][1]["map_difference"] < 1e-4
+
+
+def test_a_worker_that_never_answers_is_given_up(monkeypatch):
+    """A fresh worker that fills its error output and hangs is ended after the time it has, and its words are told."""
+    monkeypatch.setattr(first_result, "_FRESH", "import sys, time\nsys.stderr.write('no' * 10**6)\ntime.sleep(60)")
+    monkeypatch.setattr(first_result, "_TIMEOUT_S", 1.0)
+    with pytest.raises(EngineError, match="a fresh worker failed within 1 s: no"):
+        first_result.first_result({})
