@@ -94,7 +94,7 @@ def prepare(path: Path, builtins: tuple[str, ...], *, beside_host: bool = False)
     """Build what the station file ``path`` asks for and lacks, in a process of its own; return a sentence, "" if none.
 
     ``beside_host``: a station inspects on these cores meanwhile; building takes what it leaves. With ``backend: auto``
-    a failure is only told: the workers answer eagerly. Otherwise it raises ``EngineError``.
+    a failure is only told: the workers answer eagerly. Otherwise, and after Ctrl-C, it raises ``EngineError``.
     """
     station = load_station(path)
     if not EngineSettings.of(station.worker).is_compiled or is_ready(station, load_plugins(builtins)):
@@ -104,11 +104,14 @@ def prepare(path: Path, builtins: tuple[str, ...], *, beside_host: bool = False)
     if beside_host:
         # A niced process still keeps its core for a slice; the idle class gives it back at once, to its children too.
         program = f"import os\nos.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))\n{program}"
-    done = run([sys.executable, "-P", "-c", program, str(path), *builtins], check=False)
+    left = "what runs stays as it is" if beside_host else "the station stays off"
+    try:
+        done = run([sys.executable, "-P", "-c", program, str(path), *builtins], check=False)
+    except KeyboardInterrupt:  # as an error: what `edgead use` has selected is taken back
+        raise EngineError(f"building engines was interrupted; {left}") from None
     if done.returncode == 0:
         return "engines are built"
     if station.worker.backend != "auto":
-        left = "what runs stays as it is" if beside_host else "the station stays off"
         raise EngineError(f"the engines the station file asks for could not be built (see above); {left}")
     return "engines could not be built (see above): workers inspect eagerly, which is slower"
 

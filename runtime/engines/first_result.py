@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +15,7 @@ from typing import Any
 
 from runtime.errors import EngineError
 
-#: Longest a fresh process may take to its first result.
+#: Longest a fresh process may take to its first result and its end.
 _TIMEOUT_S = 600.0
 
 
@@ -25,15 +27,23 @@ def first_result(setup: Mapping[str, Any]) -> tuple[float, int]:
     """
     started = time.monotonic()
     command = [sys.executable, "-P", "-c", _FRESH, json.dumps(dict(setup))]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with (
+        tempfile.TemporaryFile() as said,  # a pipe nobody empties would hold up a process that says much
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True) as process,
+    ):
+        watch = threading.Timer(_TIMEOUT_S, process.kill)
+        watch.start()
         try:
             out = process.stdout.readline() if process.stdout else ""  # as soon as the result is there
             first_s = time.monotonic() - started
-            _, said = process.communicate(timeout=_TIMEOUT_S)
+            process.wait()
         finally:
+            watch.cancel()
             process.kill()
+        said.seek(0)
+        words = said.read().decode("utf-8", "replace").split()
     if process.returncode != 0 or not out:
-        raise EngineError(f"bench: a fresh worker failed: {' '.join(said.split())[-300:]}")
+        raise EngineError(f"bench: a fresh worker failed within {_TIMEOUT_S:g} s: {' '.join(words)[-300:]}")
     return first_s, round(int(out) / 1024)
 
 

@@ -59,7 +59,9 @@ class Lane:
         self.engine: dict[str, str] | None = None
         setup = self.setup
         self._slots = Slots.create(setup["slots"], setup["frame_bytes"], setup["answer_bytes"])
-        self._slots.touch(MAX_IN_FLIGHT)  # all that a line which keeps up needs; a queue takes more when there is one
+        golden = self.template.manifest.golden  # each a frame and its map: a little more than a frame needs
+        # All that a line which keeps up needs; a queue takes more when there is one.
+        self._slots.touch(MAX_IN_FLIGHT, golden.size // max(golden.count, 1))
         self._judge = Judge(self.template.manifest, setup["map"], self._slots)
         self.thresholds = self._judge.thresholds
         self.worker = Supervisor(

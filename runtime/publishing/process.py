@@ -159,12 +159,14 @@ def _report(link: Link, figures: Mapping[str, Any]) -> None:
 
 def _heed_host(link: Link, setup: dict[str, Any], stopping: threading.Event) -> None:
     """Note what the host says of its station file, until its end."""
-    with contextlib.suppress(EOFError, OSError):
-        while True:
-            said = link.receive() or {}
-            if said.get("op") == "checksum":
-                setup["config_crc32"] = said["config_crc32"]
-    stopping.set()
+    try:
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                said = link.receive() or {}
+                if said.get("op") == "checksum":
+                    setup["config_crc32"] = said["config_crc32"]
+    finally:  # whatever it was: who no longer hears the host would outlive it
+        stopping.set()
 
 
 if __name__ == "__main__":

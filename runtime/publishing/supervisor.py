@@ -27,7 +27,7 @@ class Publishers:
     def __init__(self, station: Station, base: Path, builtins: Sequence[str]) -> None:
         self._base, self._builtins = base, list(builtins)
         self._station = station
-        self._wanted: Station | None = None
+        self._wanted = station
         self._children = {name: Child(name, setup) for name, setup in self._setups(station).items()}
         self._stop = threading.Event()
         self._wake = threading.Event()
@@ -72,17 +72,20 @@ class Publishers:
                 child.turn(time.monotonic())
             if any(child.is_gone for child in children):  # a new mapping: the status is read by another thread
                 self._children = {name: child for name, child in self._children.items() if not child.is_gone}
-            watched = [child for child in children if child.fileno() >= 0]
-            select.select(watched, [], [], _LOOK_S)
+            watched = select.poll()  # select() takes no descriptor from 1024 up, and a host may have more
+            for child in children:
+                if child.fileno() >= 0:
+                    watched.register(child, select.POLLIN)
+            watched.poll(_LOOK_S * 1000)
             if any(child.state is State.DEGRADED for child in children):
                 self._stop.wait(_LOOK_S)  # a link at its end is readable for ever
 
     def _follow(self, now: float) -> None:
         """Start, end and restart what the applied station file asks for."""
-        station, self._wanted = self._wanted, None
-        if station is None:
+        station, before = self._wanted, self._station  # never cleared here: another thread may set it at that moment
+        if station is before:
             return
-        before, self._station = self._station, station
+        self._station = station
         setups, children = self._setups(station), dict(self._children)
         for name, child in children.items():
             if name not in setups:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 import time
@@ -206,6 +207,26 @@ def test_a_station_file_of_any_size_reaches_a_publisher(plugin, tmp_path):
     assert len(big.model_dump_json()) > 64 * 1024
     with Publishers(big, tmp_path, plugin()) as publishers:
         until(lambda: publishers.status()["toy"]["state"] == "ready")
+
+
+def test_a_host_with_many_descriptors_keeps_its_publishers(plugin, tmp_path):
+    """Publishers are heard and started again where a host has more than 1024 descriptors open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = max(soft, 4096)
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        pytest.skip(f"needs {wanted} descriptors, the limit here is {hard}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        with Publishers(station(tmp_path, {"toy": {}}), tmp_path, plugin()) as publishers:
+            until(lambda: publishers.status()["toy"]["state"] == "ready")
+            os.kill(publishers.status()["toy"]["pid"], signal.SIGKILL)
+            until(lambda: publishers.status()["toy"]["restarts"] == 1)
+            until(lambda: publishers.status()["toy"]["state"] == "ready")
+    finally:
+        for each in held:
+            os.close(each)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_publishers_need_deliveries(tmp_path):

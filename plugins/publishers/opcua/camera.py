@@ -132,9 +132,13 @@ class Camera:
         for number in [number for number, seq in self._promised.items() if seq < delivered.seq]:
             del self._promised[number]  # its result was taken from an earlier process
             self.jobs.close(number)
+        return self.shelf.offer(delivered)
+
+    def announced(self, delivered: Delivered) -> None:
+        """Note that a result was written and its events sent: without acknowledgement that is its handing over."""
         if not self._acknowledge:
             self._close(delivered)
-        return self.shelf.offer(delivered)
+            self._desk.settle(delivered)
 
     def settled(self, delivered: Delivered) -> Delivered | None:
         """Note that a result is remembered as handed over; return the next one if it is to be shown now."""
@@ -195,7 +199,6 @@ class Shelf:
     def offer(self, delivered: Delivered) -> Delivered | None:
         """Take a result; return it if it is to be shown now."""
         if not self._acknowledge:
-            self._desk.settle(delivered)
             self.shown = delivered
             return delivered
         self._waiting.append(delivered)

@@ -7,6 +7,7 @@ it. While it is open, the same MeasId is the same job, raised under the same tim
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import time
 from collections.abc import Callable
@@ -72,7 +73,8 @@ class Jobs:
         if len(self._open) >= MOST_OPEN:
             raise StationError(f"expected at most {MOST_OPEN} open jobs, found as many: take their results first")
         if number is None:
-            number = self._next = max(self._next, *self._open, 0) + 1
+            # Beside the numbers of clients, not beyond them: one of 2^64-1 would leave none.
+            number = self._next = next(n for n in itertools.count(self._next + 1) if n not in self._open)
         job = self._open[number] = Job(number, meas_id, part_id, recipe_id, self._now_ns())
         try:
             self._write()

@@ -93,7 +93,7 @@ class StationServer:
 
     async def _build_visions(self, nodeset: Path) -> None:
         types = await load_types(self._space, nodeset)
-        config = f"{self._context.config_crc32:08x}"
+        config = _config_id(self._context.config_crc32)
         for name, camera in self._cameras.items():
             vision = VisionSystem(self._space, types, camera, self._context.cameras[name], config)
             await vision.build(self._flat[name].node, f"{self._context.station}.{name}.VisionSystem")
@@ -148,17 +148,20 @@ class StationServer:
         await self._flat[name].announce(values)
         if name in self._visions:
             await self._visions[name].announce(values)
+        # Not before: the station sends a bounded number of results ahead, and a backlog of days must not pile up here.
+        self._cameras[name].announced(delivered)
 
     async def _beat(self) -> None:
         pulse = self._context.line.pulse()
         state = str(pulse.status.get("state", "starting")) if pulse.alive else "host_lost"
         self._space.write(self._station["State"], variant("text", state))
         self._space.write(self._station["Heartbeat"], variant("uint", pulse.beats))
-        self._space.write(self._station["ConfigCrc32"], variant("uint", self._context.config_crc32))
+        checksum = self._context.config_crc32
+        self._space.write(self._station["ConfigCrc32"], variant("uint", checksum))
         for name, flat in self._flat.items():
             flat.count(self._reasons[name])
         for vision in self._visions.values():
-            await vision.beat(pulse)
+            await vision.beat(pulse, _config_id(checksum))
 
     def _refuse(self, camera: str, why: str) -> None:
         """Count a refused call: a client that repeats it for ever must not fill the log."""
@@ -171,3 +174,7 @@ class StationServer:
         waiting, jobs = sum(each.shelf.waiting for each in cameras), sum(len(each.jobs.open) for each in cameras)
         last = next((why for why in self._reasons.values() if why), "")
         return {"shown": self._shown, "waiting": waiting, "jobs": jobs, "refused": self._refused, "last_refusal": last}
+
+
+def _config_id(checksum: int) -> str:
+    return f"{checksum:08x}"

@@ -50,6 +50,7 @@ class VisionSystem:
         self._events: dict[str, Any] = {}
         self._states: dict[str, tuple[Any, Any]] = {}
         self._system_state: Any = None
+        self._active: Any = None
 
     # --- the address space --------------------------------------------------------------------------------------
 
@@ -73,8 +74,8 @@ class VisionSystem:
             ua.NodeId(f"{path}.SystemState", self._space.index), ua.QualifiedName("SystemState", self._types),
             ua.Variant(None, ua.VariantType.Null), datatype=ua.NodeId(3024, self._types),
         )  # fmt: skip
-        active = await managers["ConfigurationManagement"].get_child(f"{self._types}:ActiveConfiguration")
-        self._space.write(active, ua.Variant(self.configuration(), ua.VariantType.ExtensionObject))
+        self._active = await managers["ConfigurationManagement"].get_child(f"{self._types}:ActiveConfiguration")
+        self._write_configuration()
         await self._build_events(system)
         await Methods(self, self._space, self._types).link(machine, mode, managers)
         self._write_states()
@@ -98,8 +99,11 @@ class VisionSystem:
         made.InternalId = identity("ConfigurationIdDataType", self.config)
         return made
 
-    async def beat(self, pulse: Pulse) -> None:
-        """Take the state from the station's sign of life."""
+    async def beat(self, pulse: Pulse, config: str) -> None:
+        """Take the state from the station's sign of life. ``config``: id of the configuration that is applied now."""
+        if config != self.config:
+            self.config = config
+            self._write_configuration()
         worker = str(pulse.status.get("cameras", {}).get(self.camera.name, {}).get("worker"))
         if self.is_halted:
             state = "Halted"
@@ -114,13 +118,17 @@ class VisionSystem:
         if state == self.state:
             return
         before, self.state = self.state, state
-        self.mode = "Ready" if state == "Operational" else "Initialized"
+        self.mode = self._rest()
         self._write_states()
         await self.say("StateChangedEventType", f"{before} -> {state}", _CALM)
         if state == "Error":
             await self.say("ErrorEventType", "the station does not inspect this camera", _BAD)
         elif before == "Error":
             await self.say("ErrorResolvedEventType", f"{before} -> {state}", _CALM)
+
+    def _rest(self) -> str:
+        """Return the inner machine's state while no job is being started."""
+        return "Ready" if self.state == "Operational" else "Initialized"
 
     async def started(self, job: str, error: Answer) -> None:
         """Pass through SingleExecution with a job: when its trigger is written down, the next may be started."""
@@ -130,9 +138,10 @@ class VisionSystem:
         self.mode = "SingleExecution"
         self._write_states()
         await self.say("JobStartedEventType", f"job {job} started", _CALM, named)
-        self.mode = "Ready"
+        self.mode = self._rest()  # a job is taken in every state but Halted; Ready is said in Operational alone
         self._write_states()
-        await self.say("ReadyEventType", f"ready after job {job}", _CALM, named)
+        if self.mode == "Ready":
+            await self.say("ReadyEventType", f"ready after job {job}", _CALM, named)
 
     async def announce(self, values: Mapping[str, Any]) -> None:
         """Send the ResultReady event of a result, and keep it to be asked for by id."""
@@ -157,6 +166,9 @@ class VisionSystem:
             generator.event.add_property(name, value, kind_of(name))  # asyncua knows no type of a type's own
         generator.event.Severity = severity
         await generator.trigger(message=text)
+
+    def _write_configuration(self) -> None:
+        self._space.write(self._active, ua.Variant(self.configuration(), ua.VariantType.ExtensionObject))
 
     def _write_states(self) -> None:
         shown = {"state": (self.state, STATES[self.state]), "mode": (self.mode, MODES[self.mode])}

@@ -47,4 +47,4 @@ def test_a_worker_of_low_priority_steps_back(tmp_path):
             assert len(threads) == 1
             found += threads
         own = os.getpriority(os.PRIO_PROCESS, host)
-    assert sorted(found) == [own, own + LOW_NICE]
+    assert sorted(found) == [own, min(own + LOW_NICE, 19)]  # 19 is the last: these tests may be niced themselves

@@ -74,15 +74,15 @@ def test_a_wrong_slot_or_size_reaches_nothing(slots, slot, size):
     tuple(map(int, platform.release().split(".")[:2])) < (5, 14), reason="memory is populated from Linux 5.14 on"
 )
 def test_touched_slots_have_their_memory_and_others_cost_none():
-    """Only as many slots as asked for take memory, what lies in them stays, and more than there are is all."""
+    """As many slots as asked for take memory for a frame and its answer, and no more; what lies in them stays."""
     slots = Slots.create(4, 2**20, 4096)
-    stride = slots.frame_bytes + slots.answer_bytes
+    taken = 65_536 + slots.answer_bytes
     slots.frame(0, 3)[:] = b"abc"
-    slots.touch(2)
-    assert os.fstat(slots.fd).st_blocks * 512 == 2 * stride
+    slots.touch(2, 65_536)
+    assert os.fstat(slots.fd).st_blocks * 512 == 2 * taken
     assert bytes(slots.frame(0, 4)) == b"abc\0"
-    slots.touch(99)
-    assert os.fstat(slots.fd).st_blocks * 512 == 4 * stride
+    slots.touch(99, 2**30)
+    assert os.fstat(slots.fd).st_blocks * 512 == 4 * (slots.frame_bytes + slots.answer_bytes)
     slots.close()
 
 
