@@ -11,23 +11,27 @@ import cv2
 import numpy as np
 import pytest
 
-KILLS = 10
+#: Detector -> kills, and settings with which a training of a few seconds has more checkpoints than kills.
+TRAINED = {
+    "cpr-faster": (10, ("image_size=80", "kind=texture", "train_steps=60", "nearest=4")),
+    "prn": (2, ("image_size=128", "width=4", "train_steps=20")),
+    "mspba": (2, ("image_size=192", "train=budget", "train_steps=20", "bank_rows=64", "dimension=8")),
+}
 #: The real command; only the seconds between two checkpoints are taken away, so that a short training has many.
 PROGRAM = """
 import sys
-from plugins.cpr import training
-training.CHECKPOINT_S = 0.0
+from plugins.training import loop
+loop.CHECKPOINT_S = 0.0
 import edgead
 edgead.main()
 """
-SETTINGS = ("image_size=80", "kind=texture", "train_steps=60", "nearest=4")
 
 
-def command(parts, store, checkpoint):
+def command(detector, parts, store, checkpoint):
     """Return the command line of one calibration."""
-    sets = [word for setting in SETTINGS for word in ("--set", setting)]
+    sets = [word for setting in TRAINED[detector][1] for word in ("--set", setting)]
     return [
-        sys.executable, "-P", "-c", PROGRAM, "calibrate", str(parts), "--product", "plate", "--detector", "cpr-faster",
+        sys.executable, "-P", "-c", PROGRAM, "calibrate", str(parts), "--product", "plate", "--detector", detector,
         "--store", str(store), "--checkpoint", str(checkpoint), "--threads", "1", "--who", "test", "--json", *sets,
     ]  # fmt: skip
 
@@ -45,8 +49,10 @@ def changes_of(file, process, seen):
 @pytest.mark.slow
 @pytest.mark.system
 @pytest.mark.timeout(900)
-def test_ten_kills_change_nothing(tmp_path):
-    """Killed ten times in training, at ten places, the calibration resumes and stores the very same template."""
+@pytest.mark.parametrize("detector", TRAINED)
+def test_kills_change_nothing(tmp_path, detector):
+    """Killed again and again in training, the calibration resumes each time and stores the very same template."""
+    wanted = TRAINED[detector][0]
     parts = tmp_path / "parts"
     parts.mkdir()
     for number in range(16):
@@ -55,12 +61,16 @@ def test_ten_kills_change_nothing(tmp_path):
         cv2.imwrite(str(parts / f"{number}.png"), np.clip(120 + 200 * noise, 0, 255).astype(np.uint8))
     environment = {**os.environ, "EDGEAD_WHO": "test"}
     whole = subprocess.run(
-        command(parts, tmp_path / "a", tmp_path / "ca"), env=environment, capture_output=True, text=True, check=True
+        command(detector, parts, tmp_path / "a", tmp_path / "ca"),
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     file, seen, kills = tmp_path / "cb" / "checkpoint.edgead", 0, 0
-    for number in range(KILLS):
+    for number in range(wanted):
         with subprocess.Popen(
-            command(parts, tmp_path / "b", tmp_path / "cb"), env=environment, stdout=subprocess.DEVNULL,
+            command(detector, parts, tmp_path / "b", tmp_path / "cb"), env=environment, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         ) as process:  # fmt: skip
             for _ in range(1 + number % 3):
@@ -68,9 +78,13 @@ def test_ten_kills_change_nothing(tmp_path):
             if process.poll() is None:
                 process.send_signal(signal.SIGKILL)
                 kills += 1
-    assert kills == KILLS
+    assert kills == wanted
     last = subprocess.run(
-        command(parts, tmp_path / "b", tmp_path / "cb"), env=environment, capture_output=True, text=True, check=True
+        command(detector, parts, tmp_path / "b", tmp_path / "cb"),
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     digests = [json.loads(done.stdout.splitlines()[-1])["template"] for done in (whole, last)]
     assert digests[0] == digests[1]
