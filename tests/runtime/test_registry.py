@@ -228,7 +228,7 @@ def test_weights_contradicting_themselves_stop(install):
 def test_an_unknown_detector_lists_what_there_is_and_what_is_broken(install):
     """A station file that names a detector nobody brings is told what there is, and which plugin failed to load."""
     install("bad", "raise RuntimeError('no licence')")
-    words = r"no detector named 'toy': installed are cpr.*, hetmm; .*\(bad 1\.0\).*no licence"
+    words = r"no detector named 'toy': installed are cpr.*, hetmm, .*; .*\(bad 1\.0\).*no licence"
     with pytest.raises(ConfigError, match=words):
         load().detector("toy")
 
