@@ -247,7 +247,7 @@ class Host:
             poller.register(fd, zmq.POLLIN)
         watched.clear()
         watched.update(current)
-        self._sockets.limit_results(self._largest_answer())  # another template may have larger maps
+        self._sockets.limit_results(self._largest_answer())  # another template may have smaller maps
 
     # --- status and requests ------------------------------------------------------------------------------------
 

@@ -44,6 +44,7 @@ class Sockets:
         self.frames.setsockopt(zmq.SNDHWM, RECEIPT_HIGH_WATER)
         self.frame_messages = BoundedReceiver(self.frames, FRAME_PARTS)
         self.results = context.socket(zmq.XPUB)
+        self._most_results = 0
         self.limit_results(largest_answer_bytes)
         self.results.setsockopt(zmq.XPUB_VERBOSER, 1)
         self.results.setsockopt(zmq.MAXMSGSIZE, MAX_HEADER_BYTES)
@@ -65,9 +66,14 @@ class Sockets:
             raise
 
     def limit_results(self, largest_answer_bytes: int) -> None:
-        """Bound what waits for one live subscriber, those there are included, by the largest map and preview."""
+        """Bound what waits for one live subscriber, those there are included, by the largest map and preview.
+
+        Never lowered while anybody is connected: libzmq counts what a subscriber has read in steps of half the mark, so
+        one that had read more than a lower mark since the last step would count as full and get nothing ever again.
+        """
         most = min(1000, max(LEAST_RESULTS, RESULT_BUDGET_BYTES // largest_answer_bytes))
-        self.results.setsockopt(zmq.SNDHWM, most)
+        self.results.setsockopt(zmq.SNDHWM, max(most, self._most_results))
+        self._most_results = max(most, self._most_results)
 
     def _bind(self, sock: zmq.Socket[bytes], key: str, address: str) -> None:
         try:

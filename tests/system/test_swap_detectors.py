@@ -73,8 +73,10 @@ def test_each_detector_takes_over_from_the_one_before(folder, parts):
 
         def inspect() -> None:
             sender.send(parts[len(results) % GOOD])
-            sender.receipt()
-            results.append(subscriber.receive(60_000).inspection)
+            receipt = sender.receipt()
+            received = subscriber.receive(60_000)
+            assert received is not None, (receipt, station.status(), station.log.read_text(encoding="utf-8"))
+            results.append(received.inspection)
 
         for swaps, detector in enumerate([*others, first], start=1):
             inspect()

@@ -195,25 +195,40 @@ def test_workers_that_swap_their_descriptors(make_host, monkeypatch):
     os.close(write)
 
 
-def test_larger_maps_leave_room_for_fewer(make_host, monkeypatch):
-    """A worker whose maps are larger than those at the start bounds what waits for a live subscriber anew."""
-    limits: list[int] = []
-    real = Sockets.limit_results
+def test_larger_maps_cut_nobody_off(make_host):
+    """A live subscriber that has read hundreds of results gets the next ones too when a swap brings larger maps."""
+    station = make_host().station
+    context = zmq.Context()
+    try:
+        sockets = Sockets(context, station, RESULT_BUDGET_BYTES // 1000)
+        subscriber = context.socket(zmq.SUB)
+        subscriber.setsockopt(zmq.SUBSCRIBE, b"")
+        subscriber.connect(station.results)
+        assert sockets.results.poll(10_000)
+        for number in range(600):
+            if number == 490:
+                sockets.limit_results(RESULT_BUDGET_BYTES)
+            sockets.results.send(b"result", zmq.NOBLOCK)
+            assert subscriber.poll(10_000), number
+            subscriber.recv()
+    finally:
+        context.destroy(linger=0)
+    sockets.unlink()
 
-    def limit(sockets: Sockets, largest: int) -> None:
-        real(sockets, largest)
-        limits.append(sockets.results.getsockopt(zmq.SNDHWM))
 
-    monkeypatch.setattr(Sockets, "limit_results", limit)
-    host = make_host()
-    with running(host):
-        lane = host.lanes["top"]
-        assert wait_for(lambda: lane.worker.starts)
-        assert limits[-1] > LEAST_RESULTS
-        monkeypatch.setattr(lane._slots, "answer_bytes", RESULT_BUDGET_BYTES // LEAST_RESULTS)
-        lane.worker.end.close()  # it dies, and another one comes
-        assert wait_for(lambda: lane.worker.starts > 1)
-        assert wait_for(lambda: limits[-1] == LEAST_RESULTS)
+def test_maps_leave_room_for_as_many_as_fit(make_host):
+    """What waits for a live subscriber is bounded by the largest map; smaller maps later leave room for more."""
+    context = zmq.Context()
+    try:
+        sockets = Sockets(context, make_host().station, RESULT_BUDGET_BYTES)
+        limits = [sockets.results.getsockopt(zmq.SNDHWM)]
+        for largest in (RESULT_BUDGET_BYTES // 100, 1):
+            sockets.limit_results(largest)
+            limits.append(sockets.results.getsockopt(zmq.SNDHWM))
+        assert limits == [LEAST_RESULTS, 100, 1000]
+    finally:
+        context.destroy(linger=0)
+    sockets.unlink()
 
 
 def wait_for(reached: Callable[[], Any]) -> bool:
