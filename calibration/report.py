@@ -19,6 +19,7 @@ import numpy as np
 
 from calibration.calibrate import EXAMPLES, Calibration
 from calibration.histogram import histogram
+from calibration.pictures import jpeg, shrink
 from runtime.errors import ConfigError
 from runtime.images import overlay
 from runtime.store.manifest import Thresholds
@@ -26,7 +27,6 @@ from runtime.store.template import Template
 
 #: Longest side of a picture on the page, px: two fit beside each other in two columns of a 1000 px page.
 _PICTURE_PX = 300
-_JPEG_QUALITY = 85
 
 _NO_PROMISES = (
     "It says nothing about defects that are missed: only good parts were measured.",
@@ -191,32 +191,16 @@ def _top_of_colours(calibration: Calibration) -> float:
 def _figures(pairs: Sequence[tuple[np.ndarray, np.ndarray, str]], cuts: Thresholds, top: float) -> Iterator[str]:
     yield '<div class="pairs">'
     for image, anomaly_map, words in pairs:
-        small = _small(image)
+        small = shrink(image, _PICTURE_PX)
         drawn = overlay(small, anomaly_map, math.inf if cuts.pixel is None else cuts.pixel, top)
         yield '<figure><div class="pair">'
-        yield f'<img src="{_jpeg(small)}" alt="frame"><img src="{_jpeg(drawn)}" alt="anomaly map over the frame">'
+        yield f'<img src="{_inline(small)}" alt="frame"><img src="{_inline(drawn)}" alt="anomaly map over the frame">'
         yield f"</div><figcaption>{escape(words)}</figcaption></figure>"
     yield "</div>"
 
 
-def _small(image: np.ndarray) -> np.ndarray:
-    """Shrink a frame to what the page shows; a smaller one stays as it is."""
-    import cv2
-
-    height, width = image.shape[:2]
-    scale = _PICTURE_PX / max(height, width)
-    if scale >= 1:
-        return image
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
-
-
-def _jpeg(image: np.ndarray) -> str:
-    import cv2
-
-    stored = image if image.ndim == 2 else np.ascontiguousarray(image[:, :, ::-1])  # noqa: PLR2004 - OpenCV wants BGR
-    _, data = cv2.imencode(".jpg", stored, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-    return f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode('ascii')}"
+def _inline(image: np.ndarray) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg(image)).decode('ascii')}"
 
 
 def _tables(template: Template) -> Iterator[str]:

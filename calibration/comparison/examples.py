@@ -10,12 +10,13 @@ import numpy as np
 
 from calibration.dataset import Dataset, Sample, read_mask
 from calibration.evaluate import Evaluation, Scored
+from calibration.pictures import jpeg, shrink
 from runtime.images import overlay, read_image
 
 #: Images shown: one good part and as many defects as give two rows of classes on most sets.
 COUNT = 8
-#: Longest side of a picture, px; JPEG quality.
-PICTURE_PX, QUALITY = 200, 85
+#: Longest side of a picture, px.
+PICTURE_PX = 200
 
 
 def choose_examples(dataset: Dataset, count: int = COUNT) -> list[Sample]:
@@ -45,7 +46,7 @@ def write_examples(evaluation: Evaluation, names: Sequence[str], folder: Path, s
     records = []
     for number, each in enumerate(drawn):
         picture = f"{stem}-{number}.jpg"
-        small = shrink(read_image(each.sample.path))
+        small = shrink(read_image(each.sample.path), PICTURE_PX)
         over = overlay(small, np.maximum(each.anomaly_map - floor, 0), np.inf, top if top > 0 else 1.0)
         (folder / picture).write_bytes(jpeg(over))
         records.append({
@@ -58,31 +59,10 @@ def draw_truth(sample: Sample) -> bytes:
     """Return an image with the outline of its mask, where it has one, as JPEG."""
     image = read_image(sample.path)
     if sample.mask_path is None:
-        return jpeg(shrink(image))
+        return jpeg(shrink(image, PICTURE_PX))
     mask = read_mask(sample, (image.shape[0], image.shape[1])).astype(np.float32)
     # A scale nothing reaches: no colours, only the contour.
-    return jpeg(overlay(shrink(image), mask, 0.5, 1e9))
-
-
-def shrink(image: np.ndarray) -> np.ndarray:
-    """Return a uint8 image whose longest side is ``PICTURE_PX`` at most."""
-    import cv2
-
-    height, width = image.shape[:2]
-    scale = PICTURE_PX / max(height, width)
-    if scale >= 1:
-        return image
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
-
-
-def jpeg(image: np.ndarray) -> bytes:
-    """Return a uint8 image, [H, W] or RGB [H, W, 3], as JPEG."""
-    import cv2
-
-    stored = image if image.ndim == 2 else np.ascontiguousarray(image[:, :, ::-1])  # noqa: PLR2004 - OpenCV wants BGR
-    data: bytes = cv2.imencode(".jpg", stored, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
-    return data
+    return jpeg(overlay(shrink(image, PICTURE_PX), mask, 0.5, 1e9))
 
 
 def _lower(each: Scored, good: Sequence[Scored]) -> float | None:

@@ -82,11 +82,7 @@ def compile_program(
     compiler = compiler_name()
     work = folder / "work"
     work.mkdir()
-    own_storage(program)
-    try:
-        torch.export.save(program, work / "program.pt2")
-    except RuntimeError as error:  # torch's word for a disk that is full
-        raise EngineError(f"engines: cannot write {work}: {str(error).splitlines()[0]}; free space") from error
+    save_program(program, work)
     started = time.monotonic()
     arguments = (str(work), str(target.threads), target.device)
     environment = {"TORCHINDUCTOR_CACHE_DIR": str(work / "cache")}
@@ -99,6 +95,15 @@ def compile_program(
             (work / name).rename(folder / name)
     shutil.rmtree(work)
     return {"compiler": compiler, "compile_s": round(time.monotonic() - started, 1)}
+
+
+def save_program(program: ExportedProgram, work: Path) -> None:
+    """Write ``program.pt2`` for the building process into ``work``. Raises ``EngineError`` on a full disk."""
+    own_storage(program)
+    try:
+        torch.export.save(program, work / "program.pt2")
+    except RuntimeError as error:  # torch's word for a disk that is full
+        raise EngineError(f"engines: cannot write {work}: {str(error).splitlines()[0]}; free space") from error
 
 
 def own_storage(program: ExportedProgram) -> None:

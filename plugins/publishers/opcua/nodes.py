@@ -21,7 +21,7 @@ class Space:
         self.server, self.index = server, index
 
     async def variable(self, parent: Any, path: str, name: str, kind: str) -> Any:
-        """Add a variable, null for now. ``path``: its string NodeId; ``kind``: a key of ``KINDS``."""
+        """Add a variable, null until it is first written. ``path``: its string NodeId; ``kind``: a key of ``KINDS``."""
         return await parent.add_variable(
             ua.NodeId(path, self.index), ua.QualifiedName(name, self.index), variant(kind, None),
             datatype=ua.NodeId(getattr(ua.ObjectIds, KINDS[kind].name)),

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from runtime.engines.building import TAIL, Tick, run_builder
-from runtime.engines.inductor import own_storage
+from runtime.engines.inductor import save_program
 from runtime.engines.program import Layout
 from runtime.engines.target import Target
 from runtime.engines.tensorrt.compiler import BINDINGS, PLAN, REFUSED
@@ -43,11 +43,7 @@ def compile_program(
         check_gpu(target.backend, target.device)
     work = folder / "work"
     work.mkdir()
-    own_storage(program)
-    try:
-        torch.export.save(program, work / "program.pt2")
-    except RuntimeError as error:  # torch's word for a disk that is full
-        raise EngineError(f"engines: cannot write {work}: {str(error).splitlines()[0]}; free space") from error
+    save_program(program, work)
     started = time.monotonic()
     on_gpu = torch.device(target.device).type == "cuda"
     environment = {"CUDA_VISIBLE_DEVICES": _visible(target.device)} if on_gpu else {}
