@@ -161,10 +161,10 @@ def main() -> None:
 
     import typer
 
-    from runtime.engines.openmp import wait_passively
+    from runtime.process_defaults import set_process_defaults
     from runtime.shell import run_command
 
-    wait_passively()
+    set_process_defaults()
     # typer may carry its own copy of click, so "wrong usage" has no name of its own to import.
     run_command(partial(command_line(), standalone_mode=False, prog_name="edgead"), typer.BadParameter.__bases__[0])
 

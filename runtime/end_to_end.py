@@ -192,6 +192,8 @@ def _engine(station: Station) -> str:
 
 #: Told "COUNT WINDOW": sends as many of the frames in turn with that many unanswered, and says so.
 _CAMERA = f"""
+from runtime.process_defaults import set_process_defaults
+set_process_defaults()
 import sys, time, secrets, zmq
 import numpy as np
 from runtime.frame import FrameHeader, PixelFormat
@@ -222,8 +224,8 @@ for line in sys.stdin:
 #: Told "COUNT WINDOW": answers as many of the frames in turn, and says how many seconds that took.
 _BARE = """
 import json, sys, time
-from runtime.engines.openmp import wait_passively
-wait_passively()
+from runtime.process_defaults import set_process_defaults
+set_process_defaults()
 import numpy as np
 from runtime.worker.process import load
 engine = load(json.loads(sys.argv[1])).engine
@@ -240,7 +242,8 @@ with torch.inference_mode():
 """
 
 _HOST = (
-    "import sys\nfrom runtime.engines.openmp import wait_passively\nwait_passively()\nfrom pathlib import Path\n"
+    "import sys\nfrom runtime.process_defaults import set_process_defaults\nset_process_defaults()\n"
+    "from pathlib import Path\n"
     "from runtime.station.config import load_station\nfrom runtime.host.loop import Host\n"
     "Host(load_station(Path(sys.argv[1])), tuple(sys.argv[2:])).run()"
 )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.engines.openmp import wait_passively
+from runtime.process_defaults import wait_passively
 
 REPOSITORY = Path(__file__).parents[1]
 #: Threads torch may use in tests: more would only measure the machine, and set the tests of colleagues back.

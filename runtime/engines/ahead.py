@@ -8,6 +8,7 @@ one.
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -66,7 +67,9 @@ def build_station(
     return [
         record
         for detector, template, device in wanted(station, registry, camera)
-        for record in build(detector, template, chosen.target(device, station.worker.threads), cache, progress)
+        for record in build(
+            detector, template, chosen.target(device, station.worker.threads), cache, progress, batch=chosen.batch
+        )
     ]
 
 
@@ -80,10 +83,10 @@ def is_ready(station: Station, registry: Registry) -> bool:
         if device != "cpu":
             return False  # a GPU's name is torch's to tell: the process that builds looks itself
         target = wish.target(device, station.worker.threads)
-        for shape in shapes_of(template.golden()):
-            approved = read_approval(cache, approval_name(detector, template.digest, shape, target))
+        for shape, batch in itertools.product(shapes_of(template.golden()), {1, wish.batch}):
+            approved = read_approval(cache, approval_name(detector, template.digest, shape, target, batch))
             try:
-                if approved is None or cache.find(approved["key"]) is None:
+                if approved is None or not (approved.get("refused") or cache.find(approved["key"])):
                     return False
             except EngineError:
                 return False
@@ -118,11 +121,11 @@ def prepare(path: Path, builtins: tuple[str, ...], *, beside_host: bool = False)
 
 def main(path: str, builtins: tuple[str, ...]) -> None:
     """Build for a station file, telling progress on stderr; exit code 9 with a sentence where that fails."""
-    from runtime.engines.openmp import wait_passively
     from runtime.errors import EdgeadError
+    from runtime.process_defaults import set_process_defaults
     from runtime.terminal import progress_bars, say
 
-    wait_passively()
+    set_process_defaults()
     try:
         with progress_bars() as progress:
             records = build_station(load_station(Path(path)), load_plugins(builtins), progress)
@@ -131,7 +134,8 @@ def main(path: str, builtins: tuple[str, ...]) -> None:
         raise SystemExit(EngineError.exit_code) from None
     for record in records:
         done = f"compiled in {record.seconds:.0f} s" if record.compiled else "found in the cache"
-        say(f"engine {record.key[:12]} for {record.detector} ({record.backend}, {record.precision}): {done}")
+        told = f"{record.backend}, {record.precision}" + (f", {record.batch} frames" if record.batch > 1 else "")
+        say(f"engine {record.key[:12]} for {record.detector} ({told}): {record.note or done}")
 
 
 def with_choice(settings: EngineSettings, precision: str | None) -> EngineSettings:

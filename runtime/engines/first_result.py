@@ -61,8 +61,8 @@ def neighbour() -> Iterator[None]:
 
 _FRESH = """
 import json, resource, sys
-from runtime.engines.openmp import wait_passively
-wait_passively()
+from runtime.process_defaults import set_process_defaults
+set_process_defaults()
 from pathlib import Path
 from runtime.store import Store
 from runtime.worker.process import load

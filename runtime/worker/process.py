@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runtime.engines.openmp import wait_passively
 from runtime.garbage import settle
+from runtime.process_defaults import set_process_defaults
 from runtime.worker.link import MAX_REFUSAL_CHARACTERS, Link, one_line
 from runtime.worker.slots import Slots
 
@@ -30,7 +30,7 @@ LOW_NICE = 10
 
 def main() -> None:
     """Run until the host says stop or is gone."""
-    wait_passively()
+    set_process_defaults()
     # Ctrl-C reaches the whole terminal group and systemd's SIGTERM the whole service: the host decides the order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

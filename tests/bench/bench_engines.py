@@ -14,9 +14,9 @@ import os
 import sys
 from pathlib import Path
 
-from runtime.engines.openmp import wait_passively
+from runtime.process_defaults import set_process_defaults
 
-wait_passively()  # as a station does, and before torch is loaded
+set_process_defaults()  # as a station does, and before torch is loaded
 
 from calibration.calibrate import CalibrationOptions, calibrate, save  # noqa: E402
 from calibration.dataset import read_dataset  # noqa: E402

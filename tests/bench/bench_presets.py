@@ -13,9 +13,9 @@ import argparse
 import statistics
 from pathlib import Path
 
-from runtime.engines.openmp import wait_passively
+from runtime.process_defaults import set_process_defaults
 
-wait_passively()  # as a station does, and before torch is loaded
+set_process_defaults()  # as a station does, and before torch is loaded
 
 import torch  # noqa: E402
 

@@ -21,9 +21,9 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from runtime.engines.openmp import wait_passively
+from runtime.process_defaults import set_process_defaults
 
-wait_passively()  # as a station does, and before torch is loaded
+set_process_defaults()  # as a station does, and before torch is loaded
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
