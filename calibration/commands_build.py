@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from runtime.engines.build import Built
 
 _COLUMNS = {
-    "detector": "detector", "shape": "frame", "precision": "precision", "done": "engine", "mb": "MB", "off": "off by",
+    "detector": "detector", "batch": "frames", "shape": "size", "precision": "precision", "done": "engine", "mb": "MB",
+    "off": "off by",
 }  # fmt: skip
 _TRIED = {
     "detector": "detector", "precision": "precision", "passed": "passed", "p50_ms": "p50 ms",
@@ -46,14 +47,13 @@ def build(
     passes the parity gate and loses no more than 0.005 image AUROC and 0.01 pixel AP on planted defects. Exit code 9:
     an engine cannot be built, or answers otherwise than the reference; what runs stays as it is.
     """
-    from runtime.engines.ahead import build_station, with_choice
-    from runtime.engines.settings import EngineSettings
+    from runtime.engines.ahead import build_station, settings_of, with_choice
     from runtime.station.config import load_station
     from runtime.terminal import print_json, progress_bars, say, show
 
     loaded, registry = load_station(station), plugins_of(context)
     is_auto = precision is _Precision.AUTO
-    wish = with_choice(EngineSettings.of(loaded.worker), None if is_auto else precision)
+    wish = with_choice(settings_of(loaded), None if is_auto else precision)
     found: list[dict[str, Any]] = []
     with progress_bars() as progress:
         if is_auto:
@@ -70,6 +70,9 @@ def build(
     if found:
         show(found, False, _TRIED, "precisions")
     show([_row(record) for record in records], False, _COLUMNS, f"engines in {wish.folder}")
+    for record in records:
+        if record.note:
+            say(f"{record.detector}: {record.note}")
     asked = loaded.worker.backend, loaded.worker.precision
     if records and asked not in {(records[0].backend, chosen), ("auto", chosen)}:
         say(f"to run them, say in {station}: worker: {{backend: {records[0].backend}, precision: {chosen}}}")
@@ -78,7 +81,7 @@ def build(
 def _row(record: Built) -> dict[str, Any]:
     return record.as_json() | {
         "shape": "x".join(map(str, record.shape)),
-        "done": f"compiled in {record.seconds:.0f} s" if record.compiled else "found",
+        "done": "not used" if record.note else f"compiled in {record.seconds:.0f} s" if record.compiled else "found",
         "mb": record.size / 1e6,
         "off": record.parity["map_difference"],
     }

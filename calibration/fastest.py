@@ -40,7 +40,7 @@ def fastest_precision(
     found, threads = [], station.worker.threads
     lanes, built = list(wanted(station, registry, camera)), dict[str, list[Built]]()
     for precision in _tried(device for _, _, device in lanes):
-        named = replace(wish, precision=precision)
+        named = replace(wish, precision=precision, batch=1)
         try:
             built[precision] = build_station(station, registry, progress, camera=camera, wish=named)
         except EngineError as error:
@@ -50,7 +50,9 @@ def fastest_precision(
         engines = dict[str, Engine]()
         for precision in built:
             try:
-                engines[precision] = _compiled(detector, template, replace(wish, precision=precision), device, threads)
+                engines[precision] = _compiled(
+                    detector, template, replace(wish, precision=precision, batch=1), device, threads
+                )
             except EngineError as error:  # such as one that the cache had no room to keep
                 found.append(_finding(detector.name, precision, note=str(error)))
                 totals[precision] = math.inf
@@ -59,6 +61,8 @@ def fastest_precision(
             found.append(each)
             totals[each["precision"]] += each["p50_ms"] if each["passed"] else math.inf
     chosen = _least({precision: total for precision, total in totals.items() if total < math.inf}, found)
+    if wish.batch > 1:  # engines for several frames are built for the winner alone
+        built[chosen] = build_station(station, registry, progress, camera=camera, wish=replace(wish, precision=chosen))
     return chosen, built[chosen], found
 
 

@@ -93,18 +93,18 @@ class _Line:
 
     def measure(self, blocks: int, progress: Progress) -> dict[str, Any]:
         """Measure; see ``bench_end_to_end``."""
-        self._one_block(1)
+        self._one_by_one()
         self._bare.ask(f"{BLOCK} {WINDOW}")
         added: list[int] = []
         whole: list[int] = []
         bare_fps, line_fps = [], []
         for block in range(blocks):
             bare_fps.append(BLOCK / float(self._bare.ask(f"{BLOCK} {WINDOW}")))
-            taken = self._one_block(1)
+            taken = self._one_by_one()
             added += [total - detect for total, detect in taken]
             whole += [total for total, _ in taken]
             started = time.perf_counter()
-            self._one_block(WINDOW)
+            self._block(BLOCK, WINDOW)
             line_fps.append(BLOCK / (time.perf_counter() - started))
             progress(block + 1, blocks, "end to end")
         bare, line = float(np.median(bare_fps)), float(np.median(line_fps))
@@ -117,11 +117,15 @@ class _Line:
             **{f"whole_ms_p{percent}": percentile(sorted(whole), percent) for percent in (50, 99)},
         }
 
-    def _one_block(self, window: int) -> list[tuple[int, int]]:
-        """Move a block with ``window`` on their way; return (microseconds from camera to here, of them detecting)."""
-        self._sender.tell(f"{BLOCK} {window}")
+    def _one_by_one(self) -> list[tuple[int, int]]:
+        """Move a block, each frame when the result before it is here: its receipt alone would set two on their way."""
+        return [taken for _ in range(BLOCK) for taken in self._block(1, 1)]
+
+    def _block(self, count: int, window: int) -> list[tuple[int, int]]:
+        """Move frames with ``window`` without receipt; return (microseconds from camera to here, of them detecting)."""
+        self._sender.tell(f"{count} {window}")
         taken = []
-        for _ in range(BLOCK):
+        for _ in range(count):
             received = self._subscriber.receive(_PATIENCE_MS)
             if received is None:
                 raise StationError(f"no result within {_PATIENCE_MS // 1000} s")

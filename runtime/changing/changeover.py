@@ -269,7 +269,9 @@ class Changeover:
             swap.move(SwapState.REFUSED, "its camera or recipe was taken out of the station file")
             return []
         swap.before = post.lane.assignment
-        why = shortage(swap.after, self._routes.living()) if swap.after.camera.swap == "beside" else None
+        # A worker that others share does not end for this swap, whatever the file asks for.
+        is_beside = swap.after.camera.swap == "beside" or bool(post.lane.worker.shared_with)
+        why = shortage(swap.after, self._routes.living()) if is_beside else None
         if why is not None:
             self._turn_down(swap, why)
             return []

@@ -33,6 +33,7 @@ from runtime.lane.assignment import Assignment
 from runtime.lane.lane import Answer, Lane
 from runtime.lane.tally import Tally
 from runtime.lane.track import Summary
+from runtime.lane.workers import Workers
 from runtime.ledger import Event
 from runtime.lifecycle import State
 
@@ -45,11 +46,12 @@ LOOK_NS = 20_000_000
 
 
 class Post:
-    """One recipe of one camera. ``tally``: the camera's."""
+    """One recipe of one camera. ``tally``: the camera's; ``workers``: the host's, None: nothing is shared."""
 
-    def __init__(self, assignment: Assignment, tally: Tally) -> None:
+    def __init__(self, assignment: Assignment, tally: Tally, workers: Workers | None = None) -> None:
         self._tally = tally
-        self.lane = Lane(assignment, tally)
+        self._workers = Workers() if workers is None else workers
+        self.lane = Lane(assignment, tally, self._workers)
         self.candidate: Lane | None = None
         self.warm: Lane | None = None
         self.leaving: list[Lane] = []
@@ -96,7 +98,7 @@ class Post:
 
         Raises ``OSError`` where there is no shared memory for the new lane: then nothing has begun.
         """
-        fresh = Lane(swap.after, self._tally)
+        fresh = Lane(swap.after, self._tally, self._workers)
         answers = self.cancel("another change came before it was ready", now_ns)
         self.preparing = swap
         self._tell(swap.event("begin"))
@@ -254,7 +256,7 @@ class Post:
 
     def _restore(self) -> None:
         """Put a lane with the assignment from before on duty; its worker starts when the one it follows is gone."""
-        self.lane = Lane(self._proven or self.lane.assignment, self._tally)
+        self.lane = Lane(self._proven or self.lane.assignment, self._tally, self._workers)
         self.lane.starting_word = ErrorWord.ACTIVATION_REFUSED
         self.lane.worker.held = True
         self._proven = None

@@ -13,6 +13,7 @@ from runtime.changing.post import Answers, Post
 from runtime.lane.assignment import Assignment
 from runtime.lane.lane import Lane
 from runtime.lane.tally import Tally
+from runtime.lane.workers import Workers
 from runtime.ledger import Event
 from runtime.lifecycle import State, station_state
 from runtime.station.config import Camera, Recipe, Station
@@ -72,15 +73,15 @@ class Routes:
     def __init__(self, assignments: Iterable[Assignment]) -> None:
         self.by_camera: dict[str, Route] = {}
         self.closing: list[tuple[Route, Post]] = []
+        self._workers = Workers()
         for each in assignments:
             self.add(each)
 
     def add(self, assignment: Assignment) -> None:
         """Set up a post of a camera; its worker starts with the next turn. ``OSError``: no shared memory for it."""
         route = self.by_camera.get(assignment.name) or Route(assignment.name)
-        route.posts[assignment.recipe] = Post(
-            assignment, route.tally
-        )  # may raise: then there is no camera without post
+        # May raise: then there is no camera without post.
+        route.posts[assignment.recipe] = Post(assignment, route.tally, self._workers)
         self.by_camera[assignment.name] = route
 
     def remove(self, key: Key, now_ns: int) -> Answers:

@@ -48,6 +48,13 @@ def wanted(station: Station, registry: Registry, camera: str | None = None) -> I
         yield registry.detector(name), store.active(product, name), device
 
 
+def settings_of(station: Station) -> EngineSettings:
+    """Return what ``station`` says of engines; several frames at once only where cameras share a worker."""
+    found = EngineSettings.of(station.worker)
+    shares = any(camera.worker == "shared" for camera in station.cameras.values())
+    return found if shares else replace(found, batch=1)
+
+
 def build_station(
     station: Station,
     registry: Registry,
@@ -62,7 +69,7 @@ def build_station(
     """
     from runtime.engines.build import build
 
-    chosen = wish or EngineSettings.of(station.worker)
+    chosen = wish or settings_of(station)
     cache = chosen.cache()
     return [
         record
@@ -75,7 +82,7 @@ def build_station(
 
 def is_ready(station: Station, registry: Registry) -> bool:
     """Tell whether every engine the station asks for is approved and whole; an eager station always is."""
-    wish = EngineSettings.of(station.worker)
+    wish = settings_of(station)
     if not wish.is_compiled:
         return True
     cache = wish.cache()

@@ -1,8 +1,8 @@
 """`edgead bench detector`: the engines of a station's templates side by side, in one run, with the reference.
 
 Figures on shared machines are noise; engines take turns frame by frame, so their ratios are not. What was not built is
-not measured: `edgead build` makes it first. Programs for several frames at once are compiled here, because no worker
-asks for them.
+not measured: `edgead build` makes it first. Programs for several frames at once are compiled here where they are
+missing, for any number, and not approved by it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from runtime.engines.precision import PRECISIONS, lower
 from runtime.engines.program import Program
 from runtime.engines.roofline import Ceilings, Operation, measure_ceilings, operations_of
 from runtime.engines.settings import EngineSettings
-from runtime.engines.shapes import shapes_of
+from runtime.engines.shapes import Shape, shapes_of
 from runtime.engines.target import installed
 from runtime.engines.timing import take_turns, time_batches
 from runtime.errors import EngineError
@@ -55,7 +55,8 @@ def bench_detector(
     """Return {"engines": [...], "machine": {...}} for every template of ``station``; each engine answers ``rounds``.
 
     Per engine, in milliseconds over the golden frames at batch 1: p50, p99; the same beside a process that keeps a core
-    busy; ``ratio``: its p50 over eager's. ``batch_frames_per_s``: with ``batch`` frames at once, null for 1.
+    busy; ``ratio``: its p50 over eager's. ``batch_frames_per_s``: with ``batch`` frames at once, ``batch_ratio``:
+    that over one frame at a time, in the same turns; null for 1.
     ``first_warm_s``: seconds from starting a process to its first result, as a worker starts; ``first_cold_s``: with
     the compilation, as long as it took when it was built; ``rss_mb``: that process's largest memory. ``gflop``,
     ``mbytes``: of the convolutions and matrix products of one frame; ``floor_ms``: the least time these take at the
@@ -121,7 +122,7 @@ class _Case:
             times = _times(alone[name], beside[name])
             rows.append(
                 {"engine": f"{self.detector.name} {name}", **times, "ratio": round(times["p50_ms"] / reference, 3)}
-                | {"batch_frames_per_s": batched.get(name)}
+                | batched.get(name, {"batch_frames_per_s": None, "batch_ratio": None})
                 | self._starts(chosen)
                 | self._floor(chosen.precision, times["p50_ms"], golden, ceilings)
                 | {key: chosen.proof.report.as_json()[key] for key in ("score_difference", "map_difference")}
@@ -131,7 +132,7 @@ class _Case:
 
     def _variants(self) -> Iterator[tuple[str, EngineSettings]]:
         """Yield the name and settings of eager, and of every engine that is approved for this template."""
-        wish = EngineSettings.of(self.station.worker)
+        wish = replace(EngineSettings.of(self.station.worker), batch=1)
         yield _REFERENCE, replace(wish, backend="eager", precision="fp32")
         for precision in PRECISIONS[self.device.partition(":")[0]]:
             one = replace(wish, backend=_compiled_backend(wish), precision=precision)
@@ -151,31 +152,42 @@ class _Case:
         return choose(self.detector, self.template, wish, self.device, self.threads)
 
     def _wish_of(self, chosen: Chosen) -> EngineSettings:
-        return replace(EngineSettings.of(self.station.worker), backend=chosen.backend, precision=chosen.precision)
+        wish = EngineSettings.of(self.station.worker)
+        return replace(wish, backend=chosen.backend, precision=chosen.precision, batch=1)
 
-    def _batched(self, made: Mapping[str, Chosen], golden: list[GoldenFrame], progress: Progress) -> dict[str, float]:
-        """Return frames a second with ``batch`` frames of the most frequent shape at once, engine by engine in turn."""
+    def _batched(
+        self, made: Mapping[str, Chosen], golden: list[GoldenFrame], progress: Progress
+    ) -> dict[str, dict[str, float | None]]:
+        """Return what ``batch`` frames of the most frequent shape at once bring, for every engine: they take turns."""
         if self.batch == 1:
             return {}
         shape = shapes_of(golden)[0]
         frames = np.stack([each.frame.reshape(shape) for each in golden if each.frame.size == np.prod(shape)])
-        programs: dict[str, Program] = {}
-        for name, chosen in made.items():
-            if chosen.backend == "eager":
-                device = torch.device(self.device)
-                programs[name] = self.detector.graph(chosen.engine.content, shape).eval().to(device)
-                continue
-            wish = self._wish_of(chosen)
-            target = wish.target(self.device, self.threads)
-            programs[name] = build_batch(
-                self.detector, self.template, shape, target, wish.cache(), batch=self.batch, progress=progress
-            )
         bank = tuple(made[_REFERENCE].engine.bank.values())
-        batch = torch.from_numpy(np.resize(frames, (self.batch, *shape))).to(bank[0].device)
+        many, cases = torch.from_numpy(np.resize(frames, (self.batch, *shape))).to(bank[0].device), {}
+        for name, chosen in made.items():
+            one = chosen.engine.program(shape)
+            cases[name, 1] = one, many[:1]
+            cases[name, self.batch] = self._together(chosen, shape, progress) or one, many
+        times = time_batches(cases, bank, _BATCH_ROUNDS)
+        rates = {(name, size): size * 1000 / _median_ms(values) for (name, size), values in times.items()}
         return {
-            name: self.batch / (_median_ms(values) / 1000)
-            for name, values in time_batches(programs, batch, bank, _BATCH_ROUNDS).items()
+            name: {
+                "batch_frames_per_s": rates[name, self.batch],
+                "batch_ratio": round(rates[name, self.batch] / rates[name, 1], 3),
+            }
+            for name in made
         }
+
+    def _together(self, chosen: Chosen, shape: Shape, progress: Progress) -> Program | None:
+        """Return an engine's program for ``batch`` frames; None for eager, whose graph takes any number."""
+        if chosen.backend == "eager":
+            return None
+        wish = self._wish_of(chosen)
+        target = wish.target(self.device, self.threads)
+        return build_batch(
+            self.detector, self.template, shape, target, wish.cache(), batch=self.batch, progress=progress
+        )
 
     def _starts(self, chosen: Chosen) -> dict[str, float]:
         setup = {
@@ -185,6 +197,7 @@ class _Case:
             "template": self.template.digest,
             "device": self.device,
             "threads": self.threads,
+            "priority": "normal",
             "engine": self._wish_of(chosen).as_json(),
         }
         warm_s, rss_mb = first_result(setup)

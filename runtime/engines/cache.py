@@ -3,7 +3,7 @@
     <cache>/<key>/manifest.json    what it is, and the sha256 of its record and of every other file
     <cache>/<key>/...              the backend's files
     <cache>/approved/              see ``runtime.engines.approvals``
-    <cache>/locks/<key>            who builds: an advisory lock the kernel drops with its holder
+    <cache>/locks/<key>            who builds: an advisory lock the kernel drops with its holder (``locks``)
     <cache>/building-.../          unfinished; leftovers of builders that died are swept when the next one begins
 
 An entry appears by one rename and is never changed afterwards, so two builders, or a builder that is killed, leave a
@@ -19,13 +19,13 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runtime.disk.filelock import wait_for_lock
 from runtime.engines.folder import check_owner, check_parents, make_folder
+from runtime.engines.locks import held, sweep
 from runtime.engines.target import FORMAT, digest_of
 from runtime.errors import EngineError
 
@@ -136,8 +136,12 @@ class EngineCache:
             check_owner(folder)
         check_parents(self.folder)
 
+    def has(self, key: str) -> bool:
+        """Tell whether there is an entry of ``key``, whole or not."""
+        return self._place(key).is_dir()
+
     def _place(self, key: str) -> Path:
-        if len(key) != _KEY_DIGITS or not set(key) <= set("0123456789abcdef"):
+        if not is_key(key):
             raise EngineError(f"engine cache: expected a key of {_KEY_DIGITS} hexadecimal digits, found {key[:80]!r}")
         return self.folder / key
 
@@ -169,6 +173,7 @@ class EngineCache:
 
     def _sweep(self) -> None:
         """Remove what builders that died have left."""
+        sweep(self.folder / "locks")
         for path in self.folder.glob("building-*"):
             with suppress(OSError):
                 if time.time() - path.stat().st_mtime > STALE_S:
@@ -189,19 +194,21 @@ class EngineCache:
     @contextmanager
     def _lock(self, key: str) -> Iterator[None]:
         path = self.folder / "locks" / key
-        with _told("lock", path):
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            try:
-                wait_for_lock(handle, LOCK_TIMEOUT_S)
-            except TimeoutError as error:
-                raise EngineError(
-                    f"engine cache: expected the other builder of {key[:12]} to be done within "
-                    f"{LOCK_TIMEOUT_S:g} s; see who it is with 'fuser {path}' and repeat"
-                ) from error
+        with ExitStack() as stack:
+            with _told("lock", path):
+                try:
+                    stack.enter_context(held(path, LOCK_TIMEOUT_S))
+                except TimeoutError as error:
+                    raise EngineError(
+                        f"engine cache: expected the other builder of {key[:12]} to be done within "
+                        f"{LOCK_TIMEOUT_S:g} s; see who it is with 'fuser {path}' and repeat"
+                    ) from error
             yield
-        finally:
-            os.close(handle)
+
+
+def is_key(text: str) -> bool:
+    """Tell whether ``text`` is spelt as a key: 64 hexadecimal digits, lower case."""
+    return len(text) == _KEY_DIGITS and set(text) <= set("0123456789abcdef")
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,7 +18,19 @@ class Program(Protocol):
     """What a backend lends the engine: called with frames and bank, it answers as the eager graph does."""
 
     def __call__(self, frames: Tensor, *bank: Tensor) -> Any:
-        """Return (map [1, h, w], score [1]) for frames uint8 [1, H, W, C]."""
+        """Return (map [B, h, w], score [B]) for frames uint8 [B, H, W, C], B what it was compiled for."""
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Programs that answer ``size`` frames at once, by frame shape (H, W, C).
+
+    ``least``: frames from which on asking one, the rest filled up, costs less than frame by frame; 2..size.
+    """
+
+    size: int
+    least: int
+    programs: Mapping[Shape, Program]
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from runtime.detector import DetectorResult
 from runtime.engines.engine import Engine
 from runtime.engines.parity import LIMITS, GoldenReport, Law, compare_under, law_of
 from runtime.errors import TemplateError
@@ -68,12 +69,26 @@ def keep(golden: GoldenFrame, law: Law) -> KeptFrame:
 
 
 def check_golden(engine: Engine, kept: KeptFrame, where: str) -> None:
-    """Answer one golden frame and compare; ``TemplateError``, beginning with ``where``, if it comes out differently."""
+    """Answer one golden frame and compare; ``TemplateError``, beginning with ``where``, if it comes out differently.
+
+    Alone, and, where the engine answers several at once, at every place of a batch of it.
+    """
     _answered(engine, [kept.golden], kept.law, where)
+    if engine.batch > 1:
+        found: list[DetectorResult] = []
+        for answer in engine.infer_many([kept.golden.frame] * engine.batch):
+            if isinstance(answer, Exception):
+                raise answer
+            found.append(answer)
+        _compared([kept.golden] * len(found), found, kept.law, f"{where}, {len(found)} at once")
 
 
 def _answered(engine: Engine, frames: Sequence[GoldenFrame], law: Law, where: str) -> GoldenReport:
-    report = compare_under(law, frames, [engine.infer(each.frame) for each in frames])
+    return _compared(frames, [engine.infer(each.frame) for each in frames], law, where)
+
+
+def _compared(frames: Sequence[GoldenFrame], found: Sequence[DetectorResult], law: Law, where: str) -> GoldenReport:
+    report = compare_under(law, frames, found)
     if not report.passed:
         raise TemplateError(
             f"{where}: {report.sentence()}: another processor, library or weight file? Calibrate again on this machine"

@@ -14,22 +14,28 @@ from runtime.station.config import Worker
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """``backend``, ``precision`` as in the station file; ``folder`` of the cache, at most ``most_mb`` MiB of it."""
+    """``backend``, ``precision`` as in the station file; ``folder`` of the cache, at most ``most_mb`` MiB of it.
+
+    ``batch``: the most frames answered at once.
+    """
 
     backend: str
     precision: str
     folder: Path
     most_mb: int
+    batch: int = 1
 
     @classmethod
     def of(cls, worker: Worker) -> EngineSettings:
         """Return what ``worker`` says, the folder made plain."""
-        return cls(worker.backend, worker.precision, worker.engines or default_folder(), worker.engines_mb)
+        return cls(
+            worker.backend, worker.precision, worker.engines or default_folder(), worker.engines_mb, worker.batch
+        )
 
     @classmethod
     def read(cls, record: dict[str, Any]) -> EngineSettings:
         """Return what ``as_json`` gave."""
-        return cls(record["backend"], record["precision"], Path(record["folder"]), record["most_mb"])
+        return cls(record["backend"], record["precision"], Path(record["folder"]), record["most_mb"], record["batch"])
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -38,6 +44,7 @@ class EngineSettings:
             "precision": self.precision,
             "folder": str(self.folder),
             "most_mb": self.most_mb,
+            "batch": self.batch,
         }
 
     @property

@@ -10,8 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-#: Frame shapes whose buffers are kept: as many as engines are built for. A folder of mixed sizes must not pile them up.
-MOST_SHAPES = 4
+#: Frame shapes whose buffers are kept: as many as engines are built for, for one frame and for several. A folder of
+#: mixed sizes must not pile them up.
+MOST_SHAPES = 8
 
 
 class Staging:

@@ -35,16 +35,16 @@ def take_turns(engines: Mapping[str, Engine], frames: Sequence[np.ndarray], roun
 
 
 def time_batches(
-    programs: Mapping[str, Program], frames: Tensor, bank: Sequence[Tensor], rounds: int
-) -> dict[str, list[int]]:
-    """Return microseconds per batch, sorted, by program; they take turns batch by batch.
+    cases: Mapping[tuple[str, int], tuple[Program, Tensor]], bank: Sequence[Tensor], rounds: int
+) -> dict[tuple[str, int], list[int]]:
+    """Return microseconds per call, sorted, by case; they take turns call by call.
 
-    ``frames``: uint8 [B, H, W, C] on the programs' device, as ``bank``.
+    A case: by name and number of frames, a program and its frames, uint8 [B, H, W, C] on its device, as ``bank``.
     """
-    times: dict[str, list[int]] = {name: [] for name in programs}
+    times: dict[tuple[str, int], list[int]] = {name: [] for name in cases}
     with torch.inference_mode():
         for turn in range(-WARM_UP, rounds):
-            for name, program in programs.items():
+            for name, (program, frames) in cases.items():
                 started = time.perf_counter_ns()
                 _, scores = program(frames, *bank)
                 scores.tolist()  # waits for the device

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from runtime.engines.settings import EngineSettings
 from runtime.lane.pipeline import MAX_IN_FLIGHT
 from runtime.station.config import Camera, Station
 from runtime.store.template import Template
+from runtime.worker.door import ENGINE_KEYS
 from runtime.worker.slots import answer_bytes
 
 
@@ -59,9 +60,25 @@ class Assignment:
         }
 
     @property
+    def shares(self) -> bool:
+        """Whether it wants to share a worker process with the other lanes that do and need the same engine."""
+        return self.camera.worker == "shared"
+
+    @property
+    def engine_setup(self) -> dict[str, Any]:
+        """What of ``setup`` the engine depends on: lanes that agree in it can share a worker."""
+        setup = self.setup
+        return {key: setup[key] for key in ENGINE_KEYS}
+
+    def shares_with(self, other: Assignment) -> bool:
+        """Tell whether one worker process serves both lanes."""
+        return self.shares and other.shares and self.engine_setup == other.engine_setup
+
+    @property
     def setup(self) -> dict[str, Any]:
-        """The record a worker loads from (see ``runtime.worker.process``)."""
+        """The record a worker loads from, or takes one lane more by (see ``runtime.worker.door``)."""
         station, camera = self.station, self.camera
+        engine = EngineSettings.of(station.worker)
         return {
             "op": "setup",
             "builtins": list(self.builtins),
@@ -73,7 +90,11 @@ class Assignment:
             # In numbers: a worker that is held to one core while it loads (``runtime.lane.courtesy``) must not count
             # those.
             "threads": station.worker.threads or len(os.sched_getaffinity(0)),
-            "engine": EngineSettings.of(station.worker).as_json(),
+            # A worker of one camera has no frames of others to put beside its own.
+            "engine": (engine if self.shares else replace(engine, batch=1)).as_json(),
+            "batch": station.worker.batch,
+            "batch_wait_ms": station.worker.batch_wait_ms,
+            "shared": self.shares,
             "map": station.publish.map,
             "preview": station.publish.preview,
             "exposure": camera.exposure.model_dump() if camera.exposure else None,

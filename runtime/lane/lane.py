@@ -21,12 +21,12 @@ from runtime.lane.judge import Answer as Answer
 from runtime.lane.judge import Judge, ask_for, undecided
 from runtime.lane.pipeline import MAX_IN_FLIGHT, WAITING_ERROR, Pipeline, Ticket
 from runtime.lane.readiness import read_device_memory, read_engine
-from runtime.lane.supervisor import STOP_S, Supervisor
+from runtime.lane.supervisor import STOP_S
 from runtime.lane.tally import Tally
 from runtime.lane.track import Track
+from runtime.lane.workers import Workers, limits_of
 from runtime.ledger import Event
 from runtime.lifecycle import State
-from runtime.station.config import Worker
 from runtime.worker.slots import Slots
 
 log = logging.getLogger("edgead.host")
@@ -38,10 +38,10 @@ MOST_WHY = 300
 class Lane:
     """The frames of one assignment. Times are monotonic nanoseconds except ``received_ns``, which is UTC.
 
-    ``tally``: of its camera, None: its own.
+    ``tally``: of its camera, None: its own. ``workers``: the host's, of which it may share one; None: it shares none.
     """
 
-    def __init__(self, assignment: Assignment, tally: Tally | None = None) -> None:
+    def __init__(self, assignment: Assignment, tally: Tally | None = None, workers: Workers | None = None) -> None:
         self.assignment = assignment
         self.name = assignment.name
         self.camera = assignment.camera
@@ -64,19 +64,14 @@ class Lane:
         self._slots.touch(MAX_IN_FLIGHT, golden.size // max(golden.count, 1))
         self._judge = Judge(self.template.manifest, setup["map"], self._slots)
         self.thresholds = self._judge.thresholds
-        self.worker = Supervisor(
-            assignment.label,
-            setup,
-            self._slots,
-            **_limits(assignment.station.worker),
-        )
+        self.worker = (workers or Workers()).seat(assignment, self._slots)
         self._state = self.worker.state
 
     def configure(self, assignment: Assignment) -> None:
         """Take what the host itself holds (deadline, limits of the worker) from another assignment of equal setup."""
         self.assignment, self.camera = assignment, assignment.camera
         self.pipeline.deadline_ns = self.camera.deadline_ms * 1_000_000
-        self.worker.configure(**_limits(assignment.station.worker))
+        self.worker.configure(**limits_of(assignment.station.worker))
 
     @property
     def answer_bytes(self) -> int:
@@ -141,6 +136,8 @@ class Lane:
         answers = self._expired(now_ns)
         if self.worker.state is State.STOPPING:
             return answers
+        if self.worker.is_bereaved:  # another lane of the same worker has buried it
+            answers += self.read_worker(now_ns)
         overdue = self.worker.overdue(now_ns, self.pipeline.busy_since_ns)
         if overdue:
             answers += self._bury(now_ns, overdue)
@@ -174,7 +171,10 @@ class Lane:
         yield from self._expired(now_ns)
         try:
             while self.worker.link is not None and (record := self.worker.link.receive()) is not None:
+                self.worker.heard(now_ns)
                 yield from self._handle(record, now_ns)
+            if self.worker.is_bereaved:  # what it said is read, and one that is stuck never closes its end
+                yield from self._bury(now_ns, "")
         except EOFError:
             yield from self._bury(now_ns, "died")
         except (StationError, ValueError, KeyError, TypeError) as error:
@@ -231,6 +231,7 @@ class Lane:
             "template": self.template.digest,
             "worker": self.worker.state.value,
             "worker_pid": self.worker.pid,
+            "shared_with": self.worker.shared_with,
             "engine": self.engine,
             **self.own_counts(),
             "last_error": self.worker.last_error,
@@ -266,8 +267,8 @@ class Lane:
 
     def _bury(self, now_ns: int, why: str) -> list[Answer]:
         begun = not self.worker.is_asked
-        self.worker.gone(now_ns, why)
-        victim, why = self.pipeline.lost(begun=begun), f"the worker {why}"
+        why = f"the worker {self.worker.gone(now_ns, why)}"
+        victim = self.pipeline.lost(begun=begun)
         lost = [self._undecided(victim, ErrorWord.DETECTOR_CRASH, why, now_ns)] if victim is not None else []
         return lost + self._after_death(now_ns, why)
 
@@ -289,12 +290,6 @@ class Lane:
 
     def _undecided(self, ticket: Ticket, word: ErrorWord, detail: str, now_ns: int) -> Answer:
         return self.tally.count(undecided(ticket, word, detail, now_ns))
-
-
-def _limits(worker: Worker) -> dict[str, Any]:
-    """Return what a supervisor is told of the station file's worker settings."""
-    names = ("start_timeout_s", "hang_s", "restart_budget", "restart_window_s", "self_test_s")
-    return {name: getattr(worker, name) for name in names}
 
 
 def _is_finite(score: Any) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from runtime.lane.assignment import Assignment
 from runtime.lane.lane import Lane
+from runtime.lifecycle import State
 
 MARGIN_BYTES = 64 * 1024 * 1024
 MARGIN_SHARE = 0.1
@@ -27,6 +28,8 @@ def shortage(wanted: Assignment, lanes: Iterable[Lane], proc: Path = Path("/proc
     ``lanes``: of the station; the one it is to relieve, or else the largest, is what it is measured by.
     """
     running = [lane for lane in lanes if lane.worker.pid is not None]
+    if any(lane.worker.state is not State.STOPPING and wanted.shares_with(lane.assignment) for lane in running):
+        return None  # one line more to a worker that has the bank already
     alike = [lane for lane in running if lane.assignment.key == wanted.key] or running
     bank = wanted.template.manifest.bank.size
     advice = "free memory, or set `swap: stop` for this camera: frames then wait while the workers change places"

@@ -1,35 +1,35 @@
 """Starts, watches and restarts one detector worker process. Its states are those of ``runtime.lifecycle``.
 
+A process serves one lane, or several that share it: each has a ``Seat``. Deaths, back-off, restart budget and signs of
+life are the process's, counted once; the seats hear of them.
+
 The supervisor never gives up: a station that answers NotDecidable and tries again every ``MAX_BACKOFF_S`` is better
 than one that needs a person at night. But a worker that died too often says so: it is FAILED until it is ready again.
 
 An idle worker is asked for a sign of life every second (``runtime.lane.pulse``), and now and then to answer a golden
 frame again. The answers come from the loop that inspects, never from a thread beside it: one that hangs is found before
-the next part. Nothing here waits for a worker, except ``gone`` for ``REAP_S`` and ``stop``.
+the next part. Nothing here waits for a worker, except ``gone`` for ``REAP_S`` and ``wait``.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 import subprocess
 import sys
-from collections import deque
 from typing import Any
 
+from runtime.lane.backoff import Backoff
 from runtime.lane.courtesy import hold_back, let_go
 from runtime.lane.pulse import Pulse
+from runtime.lane.seat import Seat
 from runtime.lifecycle import State
-from runtime.worker.link import Link
+from runtime.worker.door import Door
 from runtime.worker.slots import Slots
 
 log = logging.getLogger("edgead.host")
 
-#: First and largest pause before a restart, seconds; doubled at every death of a worker that was not healthy yet.
-FIRST_BACKOFF_S = 0.1
-MAX_BACKOFF_S = 30.0
-#: A worker that has been ready this long was healthy: its death starts the back-off anew.
-HEALTHY_S = 60.0
 #: How long the host's loop may stand still to learn how a worker ended: every camera waits meanwhile.
 REAP_S = 0.02
 #: How long a worker may take to end after "stop" before it is killed.
@@ -37,53 +37,44 @@ STOP_S = 3.0
 
 
 class Supervisor:
-    """One worker process and its link. ``setup``: the record the worker loads from. Times are monotonic nanoseconds.
+    """One worker process and the seats in it. Times are monotonic nanoseconds.
 
     ``start_timeout_s`` and ``hang_s``: longest time to become ready and to answer anything. More than
     ``restart_budget`` deaths within ``restart_window_s`` are FAILED. ``self_test_s``: how often an idle worker answers
-    a golden frame; 0: never.
+    a golden frame; 0: never. ``shared``: more than one lane may come.
     """
 
     def __init__(
         self,
-        name: str,
-        setup: dict[str, Any],
-        slots: Slots,
         *,
+        shared: bool = False,
         start_timeout_s: float,
         hang_s: float,
         restart_budget: int = 10,
         restart_window_s: float = 1800.0,
         self_test_s: float = 60.0,
     ) -> None:
-        self.name = name
         self.state = State.STARTING
-        #: Not started before this is False: another worker's memory is needed first.
-        self.held = False
-        #: Loads under idle scheduling until ``hurry``: others inspect meanwhile.
-        self.courteous = False
-        self.restarts = 0
-        self.self_tests = 0
-        self.last_error = ""
-        self._setup = setup
-        self._slots = slots
-        self._limit(start_timeout_s, hang_s, restart_budget, restart_window_s)
+        self.seats: list[Seat] = []
+        self.deaths = 0
+        #: Why the last worker ended, and that with how its process did.
+        self.why = self.last_error = ""
+        #: The seat whose lane the worker owes a sign of life.
+        self.asked: Seat | None = None
+        #: When the worker last said anything.
+        self.heard_ns = 0
+        self.started_ns = self.start_at_ns = 0
+        self._is_shared = shared
+        self.start_timeout_ns = int(start_timeout_s * 1e9)
+        self._hang_ns = int(hang_s * 1e9)
+        self._backoff = Backoff(restart_budget, int(restart_window_s * 1e9))
         self._process: subprocess.Popen[bytes] | None = None
         self._dying: list[subprocess.Popen[bytes]] = []
-        self._link: Link | None = None
-        self._started_ns = 0
+        self._door: Door | None = None
+        self._is_held_back = False
         self._ready_ns: int | None = None
-        self._start_at_ns = 0
-        self._backoff_s = FIRST_BACKOFF_S
-        self._deaths_ns: deque[int] = deque()
         self._pulse = Pulse(int(self_test_s * 1e9))
         self._dismissed_ns: int | None = None
-
-    def _limit(self, start_timeout_s: float, hang_s: float, restart_budget: int, restart_window_s: float) -> None:
-        self._start_timeout_ns = int(start_timeout_s * 1e9)
-        self._hang_ns = int(hang_s * 1e9)
-        self._restart_budget = restart_budget
-        self._restart_window_ns = int(restart_window_s * 1e9)
 
     def configure(
         self,
@@ -95,105 +86,96 @@ class Supervisor:
         self_test_s: float,
     ) -> None:
         """Take other limits from now on; the worker stays."""
-        self._limit(start_timeout_s, hang_s, restart_budget, restart_window_s)
+        self.start_timeout_ns = int(start_timeout_s * 1e9)
+        self._hang_ns = int(hang_s * 1e9)
+        self._backoff.budget, self._backoff.window_ns = restart_budget, int(restart_window_s * 1e9)
         self._pulse.self_test_ns = int(self_test_s * 1e9)
 
     @property
-    def link(self) -> Link | None:
-        """The line to a living worker, to poll for reading."""
-        return self._link
-
-    @property
-    def is_asked(self) -> bool:
-        """Whether the worker owes a sign of life: it was idle when asked, so it has begun none of its frames."""
-        return self._process is not None and self._pulse.asked_ns is not None
+    def name(self) -> str:
+        """The lanes it serves, for logs."""
+        return ", ".join(seat.name for seat in self.seats) or "of no camera"
 
     @property
     def pid(self) -> int | None:
         """Process id of the living worker."""
         return self._process.pid if self._process else None
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether its last seat was given up: nobody may sit down any more."""
+        return self.state is State.STOPPING
+
+    # --- seats --------------------------------------------------------------------------------------------------
+
+    def seat(self, name: str, setup: dict[str, Any], slots: Slots) -> Seat:
+        """Return a seat for one lane more; the first one's ``setup`` is what the process loads from."""
+        seat = Seat(self, name, setup, slots)
+        self.seats.append(seat)
+        return seat
+
+    def hand_over(self, link: socket.socket, slots_fd: int) -> None:
+        """Give the living worker a lane's line and memory; ``EOFError`` if it does not take them."""
+        if self._door is None:
+            raise EOFError("there is no worker")
+        self._door.hand_over(link, slots_fd)
+        if not self._is_shared:
+            self._close_door()  # the worker need not look whether somebody comes
+
+    def leave(self, seat: Seat) -> None:
+        """Forget a seat. After the last one the worker ends by itself; one that only loads is killed."""
+        if self.asked is seat:
+            self._forget_ping()
+        self.seats.remove(seat)
+        if self.seats:
+            return
+        is_loading = self.state is not State.READY
+        self.state = State.STOPPING
+        if is_loading and self._process is not None:
+            self._process.kill()
+        self._close_door()
+
+    # --- its life -----------------------------------------------------------------------------------------------
+
     def start_if_due(self, now_ns: int) -> bool:
         """Start the process when there is none and its back-off is over; True if it was started."""
         self._dying = [process for process in self._dying if process.poll() is None]
-        if self._process is not None or self.held or self.state is State.STOPPING or now_ns < self._start_at_ns:
+        if self._process is not None or self.is_closed or now_ns < self.start_at_ns:
             return False
-        self._started_ns, self._ready_ns = now_ns, None
+        self.started_ns, self._ready_ns = now_ns, None
         try:
             self._process = self._spawn()
         except OSError as error:  # out of memory, processes or descriptors: the machine may recover
             self.gone(now_ns, f"could not be started: {error}")
             return False
-        if self.courteous:
+        self._is_held_back = all(seat.courteous for seat in self.seats)
+        if self._is_held_back:
             hold_back(self._process.pid)
         log.info("worker %s: started, pid %d", self.name, self._process.pid)
         return True
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        self._link, theirs = Link.pair()
+        self._door, theirs = Door.pair()
         with theirs:
-            # Before the process exists: the record waits in the socket, whether or not the process lives to read it.
-            self._link.send(self._setup)
             # -P: a folder named runtime/ in the current directory must not be imported instead of ours.
-            command = [sys.executable, "-P", "-m", "runtime.worker.process", str(theirs.fileno()), str(self._slots.fd)]
-            return subprocess.Popen(command, pass_fds=(theirs.fileno(), self._slots.fd), stdin=subprocess.DEVNULL)
-
-    def next_due_ns(self, busy_since_ns: int | None) -> int | None:
-        """Return when ``start_if_due``, ``overdue`` or ``beat`` next has something to do, or None."""
-        if self.state is State.STOPPING or (self.held and self._process is None):
-            return None
-        if self._process is None:
-            return self._start_at_ns
-        if self.state is not State.READY:
-            return self._started_ns + self._start_timeout_ns
-        if self._pulse.asked_ns is not None:
-            return self._pulse.asked_ns + self._hang_ns
-        return self._pulse.due_ns if busy_since_ns is None else busy_since_ns + self._hang_ns
-
-    def overdue(self, now_ns: int, busy_since_ns: int | None) -> str | None:
-        """Tell why the worker must be given up, if it must: not ready in time, or silent over a frame or while idle."""
-        if self._process is None:
-            return None
-        if self.state is not State.READY:
-            late = now_ns - self._started_ns > self._start_timeout_ns
-            return f"not ready after {self._start_timeout_ns / 1e9:g} s" if late else None
-        asked_ns = self._pulse.asked_ns  # before any frame it holds: it answers in order
-        since_ns = busy_since_ns if asked_ns is None else asked_ns
-        if since_ns is None or now_ns - since_ns <= self._hang_ns:
-            return None
-        return f"silent for {self._hang_ns / 1e9:g} s {'over one frame' if asked_ns is None else 'while idle'}"
-
-    def beat(self, now_ns: int, *, idle: bool) -> None:
-        """Ask a ready worker that holds no frame for a sign of life, or a self-test, when one is due."""
-        if self.state is not State.READY or self._link is None:
-            return
-        asked = self._pulse.ask(now_ns, idle=idle)
-        if asked is not None:
-            with contextlib.suppress(EOFError):  # it died: whoever reads the link buries it
-                self._link.send({"op": "ping", "golden": asked})
-
-    def alive(self, now_ns: int, *, golden: bool) -> None:
-        """Note the worker's answer to ``beat``; ``golden``: it answered a golden frame as at calibration.
-
-        Raises ``ValueError`` when nobody asked: the worker is then out of step.
-        """
-        self._pulse.answered(now_ns)
-        self.self_tests += golden
+            command = [sys.executable, "-P", "-m", "runtime.worker.process", str(theirs.fileno())]
+            return subprocess.Popen(command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL)
 
     def hurry(self) -> None:
-        """Have a worker that loaded out of the others' way run as they do, from now on."""
-        self.courteous = False
-        if self._process is not None:
+        """Have a worker that loads out of the others' way run as they do."""
+        if self._is_held_back and self._process is not None:
             let_go(self._process.pid)
+        self._is_held_back = False
 
-    def hurry_if_late(self, now_ns: int) -> None:
-        """End the courtesy of a worker that has had half its time: on a full machine it would never be ready."""
-        if self.courteous and self._process is not None and 2 * (now_ns - self._started_ns) > self._start_timeout_ns:
-            log.info("worker %s: still loads after half its time, from now on at normal priority", self.name)
-            self.hurry()
+    def is_late(self, now_ns: int) -> bool:
+        """Tell whether the process still loads after half its time to become ready."""
+        is_loading = self._process is not None and self.state is not State.READY
+        return is_loading and 2 * (now_ns - self.started_ns) > self.start_timeout_ns
 
     def ready(self, now_ns: int) -> None:
-        """Note that the worker said it is ready."""
+        """Note that the worker said to one of its lanes that it is ready."""
+        if self.state is State.READY:
+            return
         self.state = State.READY
         self._ready_ns = now_ns
         self._pulse.begin(now_ns)
@@ -203,56 +185,81 @@ class Supervisor:
     def gone(self, now_ns: int, why: str) -> None:
         """Bury a dead or given-up worker and plan the next start."""
         process, self._process = self._process, None
-        self._pulse.asked_ns = None
-        if self._link is not None:
-            self._link.close()
-            self._link = None
+        self.deaths += 1
+        self._forget_ping()
+        self._close_door()
+        self.why = why
         if process is not None:
             why = f"{why} ({self._kill(process)})"
         self.last_error = why
         if self.state is State.STOPPING:
             return
-        if self._ready_ns is not None and now_ns - self._ready_ns > HEALTHY_S * 1e9:
-            self._backoff_s = FIRST_BACKOFF_S
-        self.state = State.FAILED if self._budget_spent(now_ns) else State.DEGRADED
-        pause_s = MAX_BACKOFF_S if self.state is State.FAILED else self._backoff_s
-        self._start_at_ns = now_ns + int(pause_s * 1e9)
+        pause_s, is_spent = self._backoff.died(now_ns, self._ready_ns)
+        self.state = State.FAILED if is_spent else State.DEGRADED
+        self.start_at_ns = now_ns + int(pause_s * 1e9)
         log.warning("worker %s: %s; %s, restart in %.1f s", self.name, why, self.state, pause_s)
-        self._backoff_s = min(self._backoff_s * 2, MAX_BACKOFF_S)
-        self.restarts += 1
 
-    def _budget_spent(self, now_ns: int) -> bool:
-        """Note a death; tell whether there were more within the window than the budget allows."""
-        self._deaths_ns.append(now_ns)
-        while now_ns - self._deaths_ns[0] > self._restart_window_ns:
-            self._deaths_ns.popleft()
-        return len(self._deaths_ns) > self._restart_budget
+    def _close_door(self) -> None:
+        if self._door is not None:
+            self._door.close()
+            self._door = None
 
-    def send(self, record: dict[str, Any]) -> None:
-        """Send a record to the living worker; ``EOFError`` if there is none or it does not read."""
-        if self._link is None:
-            raise EOFError("there is no worker")
-        self._link.send(record)
+    # --- signs of life ------------------------------------------------------------------------------------------
 
-    def dismiss(self) -> None:
-        """Ask the worker to end, without waiting for it: several can end at once. One that only loads is killed.
+    def next_due_ns(self, seat: Seat, busy_since_ns: int | None) -> int | None:
+        """Return when a ready seat is ``overdue``, or the worker is to be asked for a sign of life, or None."""
+        since_ns = self._waits_since_ns(seat, busy_since_ns)
+        if since_ns is not None:
+            return min(max(since_ns, self.heard_ns) + self._hang_ns, since_ns + self._patience_ns)
+        is_idle = self.asked is None and all(each.is_idle for each in self.seats)
+        return self._pulse.due_ns if is_idle else None
 
-        It would not hear until it has loaded, and holds memory that the next one needs.
-        """
-        is_loading = self.state in (State.STARTING, State.DEGRADED, State.FAILED)
-        self.state = State.STOPPING
-        if is_loading and self._process is not None:
-            self._process.kill()
-        if self._link is not None:
-            try:
-                self._link.send({"op": "stop"})
-            except EOFError:
-                log.debug("worker %s: already gone", self.name)
-            self._link.close()
-            self._link = None
+    def overdue(self, seat: Seat, now_ns: int, busy_since_ns: int | None) -> str | None:
+        """Tell why the worker must be given up, if it must: silent for too long, or to this seat for much too long."""
+        since_ns = self._waits_since_ns(seat, busy_since_ns)
+        if since_ns is None:
+            return None
+        for from_ns, limit_ns in (
+            (max(since_ns, self.heard_ns), self._hang_ns),
+            (since_ns, self._patience_ns),
+        ):
+            if now_ns - from_ns > limit_ns:
+                return f"silent for {limit_ns / 1e9:g} s {'while idle' if self.asked is seat else 'over one frame'}"
+        return None
+
+    def _waits_since_ns(self, seat: Seat, busy_since_ns: int | None) -> int | None:
+        # A ping comes before any frame the seat holds: the worker answers one lane in order.
+        return self._pulse.asked_ns if self.asked is seat else busy_since_ns
+
+    @property
+    def _patience_ns(self) -> int:
+        """How long one lane may hear nothing: before its frame the worker may take one of each of the others."""
+        return self._hang_ns * max(1, len(self.seats))
+
+    def beat(self, seat: Seat, now_ns: int) -> None:
+        """Ask a worker that holds no frame for a sign of life, or a self-test, when one is due, through ``seat``."""
+        asked = self._pulse.ask(now_ns, idle=all(each.is_idle for each in self.seats))
+        if asked is not None and seat.link is not None:
+            self.asked, seat.is_asked = seat, True
+            with contextlib.suppress(EOFError):  # it died: whoever reads the link buries it
+                seat.link.send({"op": "ping", "golden": asked})
+
+    def alive(self, seat: Seat, now_ns: int, *, golden: bool) -> None:
+        """Note the answer to ``beat``. Raises ``ValueError`` when it came to another seat than was asked through."""
+        if self.asked is not seat:
+            raise ValueError("expected no sign of life, nobody asked for one")
+        self.asked, seat.is_asked = None, False
+        self._pulse.answered(now_ns)
+        for each in self.seats:  # it is the worker of all of them that was tested
+            each.self_tests += golden
+
+    def _forget_ping(self) -> None:
+        self.asked = self._pulse.asked_ns = None
+
+    # --- the end ------------------------------------------------------------------------------------------------
 
     def ended(self, now_ns: int) -> bool:
-        """Tell whether a dismissed worker is gone, without waiting; after ``STOP_S`` it is killed."""
+        """Tell whether a worker without seats is gone, without waiting; after ``STOP_S`` it is killed."""
         self._dying = [process for process in self._dying if process.poll() is None]
         if self._process is not None and self._process.poll() is not None:
             self._process = None
@@ -261,20 +268,19 @@ class Supervisor:
         if self._dismissed_ns is None:
             self._dismissed_ns = now_ns
         elif now_ns - self._dismissed_ns > STOP_S * 1e9:
-            log.warning("worker %s: did not stop in %g s, killed", self.name, STOP_S)
+            log.warning("worker: did not stop in %g s, killed", STOP_S)
             process, self._process = self._process, None
             self._kill(process)
         return self._process is None and not self._dying
 
-    def stop(self, patience_s: float = STOP_S) -> None:
-        """Ask the worker to end, wait so long, then kill it."""
-        self.dismiss()
+    def wait(self, patience_s: float) -> None:
+        """Wait so long for a worker without seats to end, then kill it."""
         process, self._process = self._process, None
         if process is not None:
             try:
                 process.wait(patience_s)
             except subprocess.TimeoutExpired:
-                log.warning("worker %s: did not stop in %g s, killed", self.name, STOP_S)
+                log.warning("worker: did not stop in %g s, killed", patience_s)
                 self._kill(process)
         for each in self._dying:
             with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in a driver: its next step is its last

@@ -51,9 +51,10 @@ EFFECTS: dict[str, Effect] = {
     # The size of the shared memory and what the worker is told at its start: a new worker's.
     **dict.fromkeys(("cameras.*.product", "cameras.*.detector", "cameras.*.queue"), Effect.SWAP),
     **dict.fromkeys(("cameras.*.exposure", "cameras.*.repeat_limit", "cameras.*.recipes.*"), Effect.SWAP),
-    **dict.fromkeys(("cameras.*.device", "cameras.*.priority"), Effect.SWAP),
+    **dict.fromkeys(("cameras.*.device", "cameras.*.priority", "cameras.*.worker"), Effect.SWAP),
     **dict.fromkeys(("worker.device", "worker.threads", "publish.map", "publish.preview"), Effect.SWAP),
     **dict.fromkeys(("worker.backend", "worker.precision", "worker.engines", "worker.engines_mb"), Effect.SWAP),
+    **dict.fromkeys(("worker.batch", "worker.batch_wait_ms"), Effect.SWAP),
     **dict.fromkeys(("cameras.*.deadline_ms", "cameras.*.swap", "cameras.*.guard"), Effect.HOST),
     **dict.fromkeys(("worker.start_timeout_s", "worker.hang_s", "worker.self_test_s"), Effect.HOST),
     **dict.fromkeys(("worker.restart_budget", "worker.restart_window_s"), Effect.HOST),

@@ -88,7 +88,7 @@ class Recipe(_Model):
 
 
 class Camera(_Model):
-    """One camera and the detector that looks at its frames, in a worker process of its own."""
+    """One camera and the detector that looks at its frames, in a worker process of its own or a shared one."""
 
     product: Slug
     """Product whose active template is used."""
@@ -120,7 +120,11 @@ class Camera(_Model):
     device: Annotated[str, Field(pattern=DEVICE)] | None = None
     """Where the workers of this camera run, such as cuda:1 beside others on cuda:0; null: as worker.device says."""
     priority: Literal["normal", "low"] = "normal"
-    """low: while processor cores are short, the workers of this camera wait for those of the others."""
+    """low: while processor cores are short, the workers of this camera wait for those of the others; on a GPU as
+    docs/operations.md says."""
+    worker: Literal["own", "shared"] = "own"
+    """shared: one worker process, with one bank in memory, for all cameras that say so and have template, detector,
+    device and priority in common. What kills or hangs it concerns all of them."""
     swap: Literal["beside", "stop"] = "beside"
     """How a new template or detector comes in: loaded beside the old one, which inspects until then; or, where memory
     does not hold both, the old worker is stopped first and frames wait for the new one."""
@@ -143,6 +147,10 @@ class Worker(_Model):
     precision: Literal["fp32", "bf16", "fp16", "int8"] = "fp32"
     """Number format of a compiled engine's convolutions; matching and scores stay fp32. Eager is always fp32. int8: on
     a CPU."""
+    batch: Annotated[int, Field(ge=1, le=32)] = 1
+    """Most frames, of different cameras, that a shared worker gives its engine at once."""
+    batch_wait_ms: Annotated[float, Field(ge=0, le=1000)] = 0.0
+    """How long a shared worker lets a frame wait for others to go with it, up to batch; 0: it takes what is there."""
     engines: Annotated[Path | None, Field(strict=False)] = None
     """Folder of compiled engines, relative to this file; only this user may write there. null: edgead/engines in the
     user's state folder ($XDG_STATE_HOME)."""

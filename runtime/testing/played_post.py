@@ -14,6 +14,7 @@ from runtime.frame import FrameHeader, PixelFormat
 from runtime.host.publication import inspection_of
 from runtime.lane.assignment import Assignment
 from runtime.lane.lane import Answer, Lane
+from runtime.lane.supervisor import STOP_S
 from runtime.lane.tally import Tally
 from runtime.lifecycle import State
 from runtime.station.config import Guard, Station
@@ -30,7 +31,7 @@ Left = list[tuple[Lane, Answer]]
 class PlayedPost:
     """One post and everything that left it. ``assign(template, **camera)`` makes assignments.
 
-    Wants ``runtime.lane.lane.Supervisor`` to be ``PlayedWorker``. Close it: descriptors and shared memory are real.
+    Wants ``runtime.lane.workers.Supervisor`` to be ``PlayedSupervisor``. Close it: descriptors and memory are real.
     """
 
     def __init__(self, assign: Callable[..., Assignment], **camera: Any) -> None:
@@ -47,7 +48,7 @@ class PlayedPost:
     def close(self) -> None:
         """Release what a host, its workers and the kernel would have released."""
         for lane in self._all:
-            lane.worker.stop()
+            lane.worker.stop(STOP_S)
             lane.release()
             if self.worker(lane).starts:
                 self.worker(lane).end.close()

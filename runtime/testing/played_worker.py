@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from typing import Any, cast
 
+from runtime.lane.seat import Seat
 from runtime.lane.supervisor import Supervisor
 from runtime.worker.link import Link
+from runtime.worker.slots import Slots
 
 
 class PlayedProcess:
@@ -32,28 +35,26 @@ class PlayedProcess:
         return -9 if self.killed else 0
 
 
-class PlayedWorker(Supervisor):
-    """A supervisor whose worker is the test. ``end``: its end of the link; ``process``: the one started last."""
+class PlayedWorker(Seat):
+    """A lane's seat in a worker that is the test. ``end``: its end of the lane's link."""
 
     end: Link
-    process: PlayedProcess
+    #: Times it was given a line.
     starts = 0
-    #: What starting a process raises, if anything.
-    refusal: OSError | None = None
+    supervisor: PlayedSupervisor
 
-    def _spawn(self) -> subprocess.Popen[bytes]:
-        self._link, theirs = Link.pair()
-        if self.refusal is not None:
-            theirs.close()
-            raise self.refusal
-        self._link.send(self._setup)
-        theirs.settimeout(5)
+    @property
+    def process(self) -> PlayedProcess:
+        """The process started last."""
+        return self.supervisor.process
+
+    def _hand_over(self, theirs: socket.socket) -> None:
         if self.starts:
             self.end.close()
-        self.end = Link(theirs)
-        self.starts += 1
-        self.process = PlayedProcess(self.starts)
-        return cast("subprocess.Popen[bytes]", self.process)
+        ours = theirs.dup()
+        ours.settimeout(5)
+        self.end = Link(ours)
+        self.starts += 1  # last: a test may look on from another thread
 
     def played(self) -> dict[str, Any]:
         """Return the next record from the host, the setup first; ``EOFError`` when it hung up."""
@@ -61,3 +62,25 @@ class PlayedWorker(Supervisor):
         if record is None:
             raise EOFError("the host sent nothing")
         return record
+
+
+class PlayedSupervisor(Supervisor):
+    """A supervisor that starts no process. ``process``: what stands for the one started last."""
+
+    process: PlayedProcess
+    starts = 0
+    #: What starting a process raises, if anything.
+    refusal: OSError | None = None
+
+    def seat(self, name: str, setup: dict[str, Any], slots: Slots) -> PlayedWorker:
+        """Return a seat whose worker's end is the test's."""
+        seat = PlayedWorker(self, name, setup, slots)
+        self.seats.append(seat)
+        return seat
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        if self.refusal is not None:
+            raise self.refusal
+        self.starts += 1
+        self.process = PlayedProcess(self.starts)
+        return cast("subprocess.Popen[bytes]", self.process)

@@ -1,49 +1,43 @@
-"""Answers one frame after another inside the worker process: slot in, detector, map and preview back into the slot.
+"""What is done with one lane's frames inside the worker process, before the detector and after it: slot in, slot out.
 
 Every check that keeps a broken camera or a dead engine from looking like a good part is made here, where pixels and
 map are at hand: exposure and repetition before the detector; shape, numbers and signs of life after it.
 Apart from ``runtime.worker.process`` because it imports torch: the process must heed signals and its host before that.
+Whose frame is next, and which go to the detector together, ``runtime.worker.rounds`` says.
 """
 
 from __future__ import annotations
 
 import logging
-import time
 from collections import Counter
 from typing import Any
 
 import numpy as np
-import torch
 
 from runtime.detector import DetectorResult
-from runtime.engines.engine import Engine, ResultError
-from runtime.engines.selftest import KeptFrame, check_golden
+from runtime.engines.engine import ResultError
 from runtime.errors import EdgeadError
 from runtime.inspection import ErrorWord
 from runtime.wire.answers import encode_map, encode_preview
 from runtime.worker.exposure import find_fault, sample_frame
-from runtime.worker.lifesigns import Fingerprint, LifeSigns, fingerprint
-from runtime.worker.link import Link, one_line
+from runtime.worker.lifesigns import CameraSigns, EngineSigns, Fingerprint, fingerprint
+from runtime.worker.link import one_line
 from runtime.worker.slots import Slots
 
 log = logging.getLogger("edgead.worker")
 
-#: Frames in a row a detector may raise on, or answer with what is no result, before its process ends and the host
-#: starts a fresh one: a CUDA fault, for one, stays with the process for good.
-MAX_FAILURES = 5
-_DETECTOR_FAILED = (ErrorWord.DETECTOR_ERROR, ErrorWord.RESULT_BAD)
-
 
 class FrameChecks:
-    """What a frame must pass before the detector sees it, and a map before it counts.
+    """What a frame of one camera must pass before the detector sees it, and a map before it counts.
 
     ``exposure``: limits as ``runtime.worker.exposure.find_fault`` takes them, None: any; ``repeat_limit`` as in
-    ``LifeSigns``.
+    ``CameraSigns``; ``engine``: signs of the engine that answers, for all cameras together.
     """
 
-    def __init__(self, exposure: dict[str, Any] | None, repeat_limit: int | None) -> None:
+    def __init__(self, exposure: dict[str, Any] | None, repeat_limit: int | None, engine: EngineSigns) -> None:
         self._exposure = exposure
-        self._signs = LifeSigns(repeat_limit)
+        self._camera = CameraSigns(repeat_limit)
+        self._engine = engine
         self._mark: Fingerprint = ((), b"")
 
     def refuse(self, image: np.ndarray, record: dict[str, Any]) -> tuple[ErrorWord, str] | None:
@@ -54,7 +48,7 @@ class FrameChecks:
         sample = sample_frame(image)
         self._mark = fingerprint(sample)
         # A replayed or simulated picture may well come twice.
-        frozen = self._signs.frozen(self._mark, tuple(record["frame"])) if record["live"] else None
+        frozen = self._camera.frozen(self._mark, tuple(record["frame"])) if record["live"] else None
         fault = find_fault(sample, **self._exposure) if self._exposure is not None else None
         if fault is not None:
             return ErrorWord.FRAME_EXPOSURE, fault
@@ -62,96 +56,66 @@ class FrameChecks:
 
     def check_map(self, result: DetectorResult, detector: str) -> None:
         """Raise ``ResultError`` for a map no living engine gives for the image that ``refuse`` let pass last."""
-        dead = self._signs.dead(self._mark, result.anomaly_map)
+        dead = self._engine.dead(self._mark, result.anomaly_map)
         if dead is not None:
             raise ResultError(detector, dead)
 
 
 class Inspector:
-    """One engine and the slots its frames lie in. ``map_encoding`` as in ``encode_map``; ``preview``: send one too.
+    """One lane's frames: the slots they lie in, their checks, and how their answers are written.
 
-    ``golden``: the frame that is answered again when the host asks for a self-test, None if the template has none.
+    ``detector``: its name, for messages. ``map_encoding`` as in ``encode_map``; ``preview``: send one too.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        slots: Slots,
-        checks: FrameChecks,
-        golden: KeptFrame | None = None,
-        *,
-        map_encoding: str,
-        preview: bool,
-    ) -> None:
-        self._engine = engine
+    def __init__(self, slots: Slots, checks: FrameChecks, detector: str, *, map_encoding: str, preview: bool) -> None:
         self._slots = slots
         self._checks = checks
-        self._golden = golden
+        self._detector = detector
         self._map_encoding = map_encoding
         self._preview = preview
         self._complaints: Counter[str] = Counter()
 
-    def serve(self, link: Link) -> None:
-        """Answer records until the host says stop, ``MAX_FAILURES`` or a self-test that fails.
+    def begin(self, record: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray | None]:
+        """Return the answer to a frame as far as it is known, and what the detector is to see of it: uint8 [H, W(, 3)].
 
-        Raises ``EOFError`` when the host is gone.
+        None: it is to see nothing, the answer stands.
         """
-        failures = 0
-        with torch.inference_mode():  # once for all frames: entering it takes as long as a small graph
-            while failures < MAX_FAILURES:
-                record = link.receive()
-                if record is None or record["op"] == "stop":
-                    return
-                if record["op"] == "ping":
-                    answer = self.sign_of_life(record)
-                    link.send(answer)
-                    if answer["op"] == "unfit":
-                        return
-                    continue
-                answer = self.inspect(record)
-                link.send(answer)
-                if answer.get("error") in _DETECTOR_FAILED:
-                    failures += 1
-                elif answer["op"] == "done":
-                    failures = 0
-        log.error(
-            "the detector failed on %d frames in a row: this process may be poisoned, a fresh one is needed", failures
-        )
-
-    def sign_of_life(self, record: dict[str, Any]) -> dict[str, Any]:
-        """Return the record that answers a ping; where it asks for a self-test, one golden frame is answered first."""
-        tests = bool(record["golden"]) and self._golden is not None
-        if tests and self._golden is not None:
-            try:
-                check_golden(self._engine, self._golden, "asked again while idle")
-            except Exception as error:  # noqa: BLE001 - the per-detector guard: the host logs it and starts another
-                return {"op": "unfit", "error": one_line(error)}
-        return {"op": "alive", "golden": tests}
-
-    def inspect(self, record: dict[str, Any]) -> dict[str, Any]:
-        """Return the record that answers one frame.
-
-        The per-detector guard: anything the detector raises becomes an error word, never a verdict.
-        """
-        started = time.monotonic_ns()
         answer: dict[str, Any] = {"op": "done", "ticket": record["ticket"]}
         try:
             image = self._image(record)
             refusal = self._checks.refuse(image, record)
-            if refusal is None:
-                result = self._engine.infer(image)
-                self._checks.check_map(result, self._engine.detector.name)
-                answer["score"] = result.score
-                self._write(record["slot"], image, result.anomaly_map, answer)
-            else:
-                answer.update(op="undecided", error=refusal[0].value, detail=refusal[1])
-        except ResultError as error:
-            answer.update(op="undecided", error=ErrorWord.RESULT_BAD.value, detail=one_line(error))
         except Exception as error:  # noqa: BLE001 - the per-detector guard: logged by _complain, answered, counted
+            self._fail(answer, error)
+            return answer, None
+        if refusal is None:
+            return answer, image
+        answer.update(op="undecided", error=refusal[0].value, detail=refusal[1])
+        return answer, None
+
+    def finish(
+        self, record: dict[str, Any], answer: dict[str, Any], image: np.ndarray, outcome: DetectorResult | Exception
+    ) -> None:
+        """Complete what ``begin`` gave with what the detector returned or raised; nothing it did is a verdict."""
+        if isinstance(outcome, Exception):
+            self._fail(answer, outcome)
+            return
+        try:
+            self._checks.check_map(outcome, self._detector)
+            answer["score"] = outcome.score
+            self._write(record["slot"], image, outcome.anomaly_map, answer)
+        except Exception as error:  # noqa: BLE001 - the per-detector guard: logged by _complain, answered, counted
+            self._fail(answer, error)
+
+    def close(self) -> None:
+        """Give the slots back; what lies there is no longer used."""
+        self._slots.close()
+
+    def _fail(self, answer: dict[str, Any], error: Exception) -> None:
+        if isinstance(error, ResultError):
+            answer.update(op="undecided", error=ErrorWord.RESULT_BAD.value, detail=one_line(error))
+        else:
             self._complain(error)
             answer.update(op="undecided", error=ErrorWord.DETECTOR_ERROR.value, detail=one_line(error))
-        answer["detect_us"] = (time.monotonic_ns() - started) // 1000
-        return answer
 
     def _image(self, record: dict[str, Any]) -> np.ndarray:
         """Return the slot's frame as uint8 [H, W] or [H, W, 3] RGB, uncopied unless the channels must be swapped."""

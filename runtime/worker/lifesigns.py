@@ -24,8 +24,8 @@ def fingerprint(sample: np.ndarray) -> Fingerprint:
     return sample.shape, sample.tobytes()
 
 
-class LifeSigns:
-    """What one camera and one engine showed last.
+class CameraSigns:
+    """What one camera showed last.
 
     ``repeat_limit``: this many frames in a row with pixels already seen among the last ``MEMORY`` are a frozen camera,
     the first of them included; None: never.
@@ -35,7 +35,6 @@ class LifeSigns:
         self._repeat_limit = repeat_limit
         self._seen: OrderedDict[Fingerprint, FrameName] = OrderedDict()
         self._run = 1
-        self._last_map: tuple[Fingerprint, bytes] | None = None
 
     def frozen(self, mark: Fingerprint, name: FrameName) -> str | None:
         """Note a live frame by its fingerprint and name; say so if the camera shows the same again and again."""
@@ -54,6 +53,13 @@ class LifeSigns:
             f"the camera repeats itself: every sampled pixel is as in frame {earlier[1] if earlier else name[1]}, for "
             f"{self._run} frames now: restart the camera, or set repeat_limit where its pictures carry no noise"
         )
+
+
+class EngineSigns:
+    """What one engine showed last, whatever camera it was for."""
+
+    def __init__(self) -> None:
+        self._last_map: tuple[Fingerprint, bytes] | None = None
 
     def dead(self, mark: Fingerprint, anomaly_map: np.ndarray) -> str | None:
         """Note the anomaly map, float [h, w], of the frame with this fingerprint; say so if no living engine made it.

@@ -1,11 +1,13 @@
 """The detector worker process: loads one detector with one template, then answers frames out of shared memory.
 
 It may raise, hang or be killed at any time; the host answers for it. Started by ``runtime.lane.supervisor`` as
-``python -P -m runtime.worker.process LINK_FD SLOTS_FD``; the first record on the link says what to load.
+``python -P -m runtime.worker.process DOOR_FD``. Through the door (``runtime.worker.door``) come the lanes it serves,
+and in the first record of the first one what to load.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import os
@@ -16,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from runtime.garbage import settle
 from runtime.process_defaults import set_process_defaults
-from runtime.worker.link import MAX_REFUSAL_CHARACTERS, Link, one_line
-from runtime.worker.slots import Slots
+from runtime.worker.door import Door, Newcomer
+from runtime.worker.link import MAX_REFUSAL_CHARACTERS, one_line
 
 if TYPE_CHECKING:
     from runtime.engines.choice import Chosen
@@ -26,6 +28,8 @@ log = logging.getLogger("edgead.worker")
 
 #: How far a worker of low priority steps back. Under contention it gets a tenth of what a normal one does.
 LOW_NICE = 10
+#: The same on a GPU whose processes share it through NVIDIA's MPS, with the level below normal; nothing without MPS.
+MPS_PRIORITY, MPS_BELOW_NORMAL = "CUDA_MPS_CLIENT_PRIORITY", "1"
 
 
 def main() -> None:
@@ -36,11 +40,11 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _die_with_host()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    link = Link.adopt(int(sys.argv[1]))
+    door = Door.adopt(int(sys.argv[1]))
     try:
-        setup = link.receive()
-        if setup is not None:
-            _serve(link, int(sys.argv[2]), setup)
+        first = door.take(wait=True)
+        if first is not None:
+            _serve(door, first)
     except EOFError:
         log.info("the host is gone; worker ends")
 
@@ -52,26 +56,47 @@ def _die_with_host() -> None:
         log.warning("prctl refused: a hung detector will outlive a killed host")
 
 
-def _serve(link: Link, slots_fd: int, setup: dict[str, Any]) -> None:
-    if setup["priority"] == "low":  # before torch's threads are there, which inherit it
-        os.nice(LOW_NICE)
-    slots = Slots(slots_fd, setup["slots"], setup["frame_bytes"], setup["answer_bytes"])
+def _serve(door: Door, first: Newcomer) -> None:
+    setup = first.setup
+    if setup["priority"] == "low":
+        _step_back()
     try:
         chosen = load(setup)
     except Exception as error:  # the process's top: whatever a plugin does while loading becomes a record for the host
         log.exception("the detector could not be loaded")
-        link.send({"op": "failed", "error": one_line(error, MAX_REFUSAL_CHARACTERS)})
+        _refuse_all(door, first, {"op": "failed", "error": one_line(error, MAX_REFUSAL_CHARACTERS)})
         return
-    from runtime.worker.inspector import FrameChecks, Inspector
+    from runtime.worker.rounds import Rounds
 
-    checks = FrameChecks(setup["exposure"], setup["repeat_limit"])
     engine, proof = chosen.engine, chosen.proof
-    inspector = Inspector(engine, slots, checks, proof.kept, map_encoding=setup["map"], preview=setup["preview"])
     settle()
     log.info("ready, %s: %s", chosen.backend, proof.report.sentence())
-    ready = {"op": "ready", "parity": proof.report.as_json(), "engine": chosen.as_json()}
-    link.send(ready | {"device_memory": _device_memory(setup["device"])})
-    inspector.serve(link)
+    ready: dict[str, Any] = {"op": "ready", "parity": proof.report.as_json(), "engine": chosen.as_json()}
+    ready["device_memory"] = _device_memory(setup["device"])
+    rounds = Rounds(engine, proof.kept, door, ready, wait_ms=setup["batch_wait_ms"])
+    rounds.admit(first)
+    rounds.admit_waiting()
+    rounds.serve()
+
+
+def _step_back() -> None:
+    """Have everybody of normal priority go first: before torch's threads are there, which inherit it."""
+    os.nice(LOW_NICE)
+    os.environ.setdefault(MPS_PRIORITY, MPS_BELOW_NORMAL)  # read when CUDA begins
+
+
+def _refuse_all(door: Door, first: Newcomer, record: dict[str, Any]) -> None:
+    """Tell every lane that came, so that whichever the host looks at first says why."""
+    newcomer: Newcomer | None = first
+    while newcomer is not None:
+        with contextlib.suppress(EOFError):
+            newcomer.link.send(record)
+        newcomer.link.close()
+        newcomer.slots.close()
+        try:
+            newcomer = door.take(wait=False)
+        except EOFError:
+            return
 
 
 def _device_memory(device: str) -> dict[str, int] | None:
@@ -98,7 +123,8 @@ def load(setup: dict[str, Any]) -> Chosen:
     detector = load_plugins(setup["builtins"]).detector(setup["detector"])
     template = Store(Path(setup["store"])).template(setup["template"])
     check_version(template, detector.version)
-    return choose(detector, template, EngineSettings.read(setup["engine"]), setup["device"], setup["threads"])
+    wish = EngineSettings.read(setup["engine"])
+    return choose(detector, template, wish, setup["device"], setup["threads"], priority=setup["priority"])
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from runtime.lane.supervisor import STOP_S
 from runtime.lifecycle import State, station_state
-from runtime.testing.played_worker import PlayedWorker
+from runtime.testing.played_worker import PlayedSupervisor, PlayedWorker
 from runtime.worker.slots import Slots
 
 S = 1_000_000_000
@@ -41,12 +42,11 @@ TRANSITIONS = {
 def worker() -> Iterator[PlayedWorker]:
     """Return a supervisor that has started a worker and allows two deaths in 100 seconds."""
     slots = Slots.create(1, 64, 64)
-    played = PlayedWorker(
-        "top", {"op": "setup"}, slots, start_timeout_s=60, hang_s=10, restart_budget=2, restart_window_s=100
-    )
+    supervisor = PlayedSupervisor(start_timeout_s=60, hang_s=10, restart_budget=2, restart_window_s=100)
+    played = supervisor.seat("top", {"op": "setup"}, slots)
     played.start_if_due(0)
     yield played
-    played.stop()
+    played.stop(STOP_S)
     played.end.close()
     slots.close()
 

@@ -49,6 +49,7 @@ def cpr(detector):
 
     wanted, rng = detector.settings_model(), np.random.default_rng(0)
     choice = {"layers": wanted.layer_names, "kind": "object", "foreground": "on", "score_pixels": 512}
+    choice["score_from"] = "fine" if wanted.raw_share else "map"  # as training decides, mostly
     settings = detector.settings_model.model_validate(wanted.model_dump() | choice)
     shapes = map_shapes(settings)
     torch.manual_seed(1)
@@ -140,9 +141,9 @@ def any_weights():
         yield
 
 
-def program(detector, content, shape=FRAME):
-    """Return the detector's exported program."""
+def program(detector, content, shape=FRAME, batch=1):
+    """Return the detector's exported program for ``batch`` frames at once."""
     from runtime.engines.engine import export
 
     with any_weights():
-        return export(detector, content, shape)
+        return export(detector, content, shape, batch)

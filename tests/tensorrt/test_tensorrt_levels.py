@@ -100,3 +100,23 @@ def test_the_network_computes_what_the_program_does(case, evaluated):
 def test_tensorrt_rtx_builds_it(case):
     """C: the optimiser of TensorRT-RTX, on the CPU, makes a serialised engine of it."""
     assert len(plan(case.network, ("SM89",))) > 1_000_000
+
+
+@pytest.mark.parametrize("name", ["cpr-faster", "hetmm"])
+@pytest.mark.usefixtures("library")
+def test_several_frames_at_once_convert_as_well(shipped, evaluated, name):
+    """B, C, D: two frames in one program convert whole, to shapes for two, and each answer is the eager one's."""
+    detector = load_plugins(BUILTIN_PLUGINS).detector(name)
+    content = shipped.content_of(detector)
+    fitted = fit(shipped.program(detector, content, batch=2))
+    assert lint(fitted) == []
+    made = network(lowered(fitted))
+    assert [tuple(each["shape"]) for each in made.bindings()["outputs"]] == [(2, *content.map_shape), (2,)]
+    generator = torch.Generator().manual_seed(4)
+    frames = torch.randint(0, 256, (2, *shipped.FRAME), dtype=torch.uint8, generator=generator)
+    bank = list(detector.bank(content).values())
+    found = evaluated(made, frames, *bank)
+    with torch.no_grad():
+        expected = fitted.module()(frames, *bank)
+    for value, wanted in zip(found, expected, strict=True):
+        torch.testing.assert_close(value, wanted, rtol=1e-4, atol=1e-5)

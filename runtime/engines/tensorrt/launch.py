@@ -1,8 +1,7 @@
 """How an engine's work reaches the GPU: enqueued anew for every frame, or captured once as a CUDA graph and replayed.
 
 torch-TensorRT's own graph mode copies every input, the bank too, into buffers of its own at every call. Captured here,
-the graph reads the bank where it lies: ``Engine.take_bank`` copies another one into the same memory. No worker calls
-that yet: a swap starts a worker, and so an engine, of its own.
+the graph reads the bank where it lies.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from runtime.ledger import Reader
 from runtime.lifecycle import State
 from runtime.station.config import load_station
 from runtime.store import Store
-from runtime.testing.played_worker import PlayedWorker
+from runtime.testing.played_worker import PlayedSupervisor, PlayedWorker
 from runtime.testing.station import PRODUCT, HandCamera
 from runtime.testing.swapping import edit, make_station, with_threshold
 
@@ -116,7 +116,7 @@ class Changing:
 @pytest.fixture
 def make(tmp_path, monkeypatch) -> Callable[..., Changing]:
     """Return a maker of stations; keywords are keys of the station file or of its camera."""
-    monkeypatch.setattr("runtime.lane.lane.Supervisor", PlayedWorker)
+    monkeypatch.setattr("runtime.lane.workers.Supervisor", PlayedSupervisor)
     return lambda **fields: Changing(make_station(tmp_path, **fields))
 
 
@@ -164,6 +164,34 @@ def test_no_memory_for_two(make, monkeypatch):
         assert len(played.workers) == 1
         monkeypatch.undo()
     assert [each["step"] for each in played.events("swap")] == ["refused"]
+
+
+def test_a_shared_worker_does_not_end_for_one_swap(make, monkeypatch):
+    """With ``swap: stop`` a camera whose worker others share needs room for a second one, and is refused without."""
+    monkeypatch.setattr("runtime.lane.memory.available_bytes", lambda *_: (2**20, "left on a small box"))
+    played = make(swap="stop", recipes={"b": {"product": PRODUCT, "detector": "faulty"}})
+    edit(played.path, worker="shared")
+    with played.run():
+        assert len({worker.supervisor for worker in played.workers}) == 1
+        edit(played.path, detector="nothing")
+        (swap,) = played.apply()["swaps"]
+        assert swap["state"] == "refused"
+        assert "left on a small box" in swap["why"]
+        assert ask_status(played.address)["cameras"]["top"]["shared_with"] == ["top recipe b"]
+
+
+def test_a_swap_to_what_runs_already_needs_no_memory(make, monkeypatch):
+    """On a box without room a camera goes over to the template another lane's shared worker has, and joins it."""
+    monkeypatch.setattr("runtime.lane.memory.available_bytes", lambda *_: (2**20, "left on a small box"))
+    played = make(recipes={"b": {"product": PRODUCT, "detector": "nothing"}}, guard=None)
+    edit(played.path, worker="shared")
+    with played.run():
+        assert len({worker.supervisor for worker in played.workers}) == 2
+        edit(played.path, detector="nothing")
+        (swap,) = played.apply()["swaps"]
+        assert swap["state"] == "active", swap["why"]
+        joined = [route.lane.worker for route in played.host.routes.by_camera.values()]
+        assert [seat.shared_with for seat in joined] == [["top recipe b"]]
 
 
 def test_a_refused_worker_and_the_next_attempt(make):

@@ -17,7 +17,7 @@ from runtime.station.config import load_station
 from runtime.store import Store
 from runtime.testing.faulty import Faulty
 from runtime.testing.played_post import PlayedPost, guarded, one_camera
-from runtime.testing.played_worker import PlayedWorker
+from runtime.testing.played_worker import PlayedSupervisor
 from runtime.testing.station import PRODUCT, put_template, write_station
 
 PREPARING, GUARDED, ACTIVE, KEPT, REFUSED, ROLLED_BACK = SwapState
@@ -42,7 +42,7 @@ def assign(tmp_path_factory) -> Callable[..., Assignment]:
 @pytest.fixture
 def make(assign, monkeypatch) -> Iterator[Callable[..., PlayedPost]]:
     """Return a maker of posts whose worker is ready."""
-    monkeypatch.setattr("runtime.lane.lane.Supervisor", PlayedWorker)
+    monkeypatch.setattr("runtime.lane.workers.Supervisor", PlayedSupervisor)
     made: list[PlayedPost] = []
 
     def start(**camera: Any) -> PlayedPost:
@@ -146,7 +146,7 @@ def test_a_candidate_has_one_attempt(played, how):
     swap = played.swap(1, **guarded())
     candidate = played.post.candidate
     if how == "no process":
-        candidate.worker.refusal = OSError("no more processes")
+        candidate.worker.supervisor.refusal = OSError("no more processes")
     played.turn()
     if how == "failed":
         played.say(candidate, {"op": "failed", "error": "TemplateError: golden frames 0, 3"})

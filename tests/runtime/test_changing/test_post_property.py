@@ -20,7 +20,7 @@ from runtime.station.config import load_station
 from runtime.store import Store
 from runtime.testing.faulty import Faulty
 from runtime.testing.played_post import PlayedPost, guarded, one_camera
-from runtime.testing.played_worker import PlayedWorker
+from runtime.testing.played_worker import PlayedSupervisor
 from runtime.testing.station import PRODUCT, put_template, write_station
 
 DEADLINE_MS = 100
@@ -32,7 +32,7 @@ class AnyOrder(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self._folder = tempfile.TemporaryDirectory()
-        self._patch = mock.patch("runtime.lane.lane.Supervisor", PlayedWorker)
+        self._patch = mock.patch("runtime.lane.workers.Supervisor", PlayedSupervisor)
         self._patch.start()
         self.swaps: list[Swap] = []
 

@@ -57,6 +57,7 @@ class Played:
     def __init__(self):
         self.compiled = 0
         self.wrong = 0.0
+        self.wrong_together = 0.0
         self.error = None
 
     def compile(self, program, folder, target, tick):
@@ -70,14 +71,15 @@ class Played:
         return {"compiler": "none"}
 
     def load(self, folder, layouts, device):
-        """Return the program, its map off by ``wrong``."""
+        """Return the program, its map off by ``wrong``; one for several frames by ``wrong_together``, too."""
         del device
+        wrong = self.wrong if layouts[0].shape[0] == 1 else self.wrong + self.wrong_together
         module, inputs = torch.export.load(folder / "model.so").module(), Inputs(layouts)
 
         def call(*tensors):
             inputs.check(tensors)
             anomaly_map, score = module(*tensors)
-            return anomaly_map + self.wrong, score
+            return anomaly_map + wrong, score
 
         return call
 
@@ -93,13 +95,13 @@ class Workshop:
         """Store a template; the first argument is its content."""
         return self.spot.put(self.store, *content, **options)
 
-    def build(self, template, progress=silent):
+    def build(self, template, progress=silent, batch=1):
         """Build a template's engines."""
-        return build(self.spot.Spot(), template, self.target, self.cache, progress)
+        return build(self.spot.Spot(), template, self.target, self.cache, progress, batch=batch)
 
-    def choose(self, template, backend, *, detector=None, threads=1):
+    def choose(self, template, backend, *, detector=None, threads=1, batch=1):
         """Choose as a worker does, whose station file names ``backend``."""
-        wish = EngineSettings(backend, "fp32", self.cache.folder, 1024)
+        wish = EngineSettings(backend, "fp32", self.cache.folder, 1024, batch)
         return choose(detector or self.spot.Spot(), template, wish, "cpu", threads)
 
 

@@ -1,7 +1,5 @@
 """The engine: one call from uint8 image to a checked result, few graphs kept, and graphs that export whole."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -161,39 +159,6 @@ def test_a_programs_answer_is_checked_too():
     made = Engine(Toy(), CONTENT, threads=1, programs={(8, 12, 1): Spoilt(lambda m, s: (m * NAN, s))})
     with pytest.raises(ResultError, match="not finite"):
         made.infer(image())
-
-
-def test_a_bank_is_taken_over_in_place():
-    """Another version's bank answers from the next frame on, lies where the last one lay, and builds no graph."""
-    made = engine()
-    made.infer(image())
-    places = []
-    for lower in (10, 20):
-        made.take_bank(replace(CONTENT, tensors={"mean": MEAN - lower}))
-        assert made.infer(image()).score == pytest.approx(lower)
-        places.append(made.bank["mean"].data_ptr())
-    assert places[0] == places[1]
-    assert made.detector.shapes == [(8, 12, 1)]
-    assert MEAN[0, 0] == 100  # the first version's own array is as it was
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        replace(CONTENT, tensors={"mean": np.zeros((2, 2), np.float32)}),
-        replace(CONTENT, tensors={"mean": MEAN.astype(np.float16)}),
-        replace(CONTENT, settings={"another": 1}),
-        replace(CONTENT, weights={"net": "1" * 64}),
-        replace(CONTENT, map_shape=(2, 2)),
-    ],
-    ids=["shape", "dtype", "settings", "weights", "map"],
-)
-def test_a_bank_of_another_layout_is_not_taken_over(content):
-    """What takes an engine of its own is refused, and the old bank answers on."""
-    made = engine()
-    with pytest.raises(ConfigError, match="load it beside"):
-        made.take_bank(content)
-    assert made.infer(image()).score == 0
 
 
 def test_graphs_are_shared_between_frames_of_one_shape():

@@ -48,6 +48,13 @@ def test_the_fastest_that_passes_wins(ask):
     assert all(0 < each["image_auroc"] <= 1 and 0 < each["pixel_ap"] <= 1 for each in found)
 
 
+def test_several_frames_are_for_the_winner_alone(ask, shop):
+    """Engines for several frames at once are built in the precision that was chosen, and in no other."""
+    chosen, records, _ = ask({"fp32": 2.0, "bf16": 1.0, "int8": 1.5}, batch=2)
+    assert [(record.precision, record.batch) for record in records] == [(chosen, 1), (chosen, 2)]
+    assert (chosen, shop.backend.compiled) == ("bf16", 4)
+
+
 def test_hardly_faster_is_not_worth_it(ask):
     """A narrower format that saves less than a twentieth of the time is not taken."""
     assert ask({"fp32": 2.0, "bf16": 1.95, "int8": 1.99})[0] == "fp32"

@@ -1,5 +1,8 @@
 """Building: what is there is not built again, what the gate refuses is not approved, a new bank builds nothing."""
 
+import json
+import os
+
 import pytest
 
 from runtime.engines.approvals import FOLDER, approval_name, read_approval, write_approval
@@ -8,6 +11,8 @@ from runtime.engines.shapes import MAX_SHAPES, shapes_of
 from runtime.engines.target import Target
 from runtime.errors import EngineError
 from runtime.store.template import GoldenFrame
+
+KEY = "c" * 64
 
 
 def test_an_engine_is_built_once(spot, shop):
@@ -160,6 +165,27 @@ def test_approvals_are_bounded(tmp_path, monkeypatch):
     """Only so many approvals are kept: the oldest go."""
     monkeypatch.setattr("runtime.engines.approvals.MOST", 3)
     cache = EngineCache(tmp_path / "engines", 1 << 20)
+    (cache.folder / KEY).mkdir(parents=True)
     for number in range(6):
-        write_approval(cache, str(number), {"key": "k"})
+        write_approval(cache, str(number), {"key": KEY})
     assert len(list((cache.folder / FOLDER).iterdir())) == 3
+
+
+def test_an_approval_goes_with_its_engine(spot, shop):
+    """Approvals whose engine was evicted, and what killed writers left, go with the next; others and refusals stay."""
+    shop.backend.wrong_together = 0.5
+    one, several = shop.build(shop.put(spot.content_of(2)), batch=2)
+    (other,) = shop.build(shop.put(spot.content_of(2, gain=2.0)))
+    folder = shop.cache.folder / FOLDER
+    young, old = folder / ".a.1", folder / ".b.2"
+    for path in (young, old):
+        path.write_text("{")
+    os.utime(old, (1, 1))
+    for key in (one.key, several.key):
+        shop.cache.remove(key)
+    (last,) = shop.build(shop.put(spot.content_of(2, gain=3.0)))
+    left = [json.loads(path.read_bytes()) for path in folder.iterdir() if path != young]
+    assert {record["key"] for record in left} == {other.key, last.key, several.key}
+    assert [record["key"] for record in left if "refused" in record] == [several.key]
+    assert young.exists()
+    assert not old.exists()

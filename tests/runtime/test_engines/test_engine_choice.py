@@ -100,5 +100,5 @@ def test_other_threads_are_another_engine(spot, shop):
 
 def test_what_a_worker_is_told_survives_the_link(cache):
     """The settings go into the worker's first record and come out the same."""
-    settings = EngineSettings("auto", "bf16", cache.folder, 7)
+    settings = EngineSettings("auto", "bf16", cache.folder, 7, 4)
     assert EngineSettings.read(settings.as_json()) == settings

@@ -1,4 +1,4 @@
-"""The real compiler: what it makes equals eager, takes a new bank while it runs, and refuses any other input."""
+"""The real compiler: what it makes equals eager, takes any bank of its template, and refuses any other input."""
 
 import os
 import subprocess
@@ -8,16 +8,19 @@ import pytest
 import torch
 
 from runtime.engines import inductor
-from runtime.engines.build import build
+from runtime.engines.build import build, build_batch
 from runtime.engines.choice import choose
+from runtime.engines.company import prove
 from runtime.engines.engine import Engine
+from runtime.engines.program import Batches
 from runtime.engines.settings import EngineSettings
 from runtime.engines.target import Target
-from runtime.errors import ConfigError, EngineError
+from runtime.errors import EngineError
 
 #: Compiling a small graph takes 10 seconds on an idle machine, a minute on a busy one.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 TARGET = Target("inductor", "fp32", "cpu", 2)  # as in the fixture `built`
+SHAPE = (32, 40, 3)
 
 
 @pytest.fixture
@@ -53,39 +56,40 @@ def test_nothing_but_the_engine_is_kept(built):
     assert {path.name for path in cache.folder.iterdir()} == {record.key, "approved", "locks"}
 
 
-def test_a_bank_is_swapped_while_it_runs(spot, built, chosen, monkeypatch):
-    """Swapped and extended banks: no compilation, no new graph, inputs stay where they are, answers of a fresh one."""
+def test_another_bank_takes_no_compilation(spot, built, chosen, monkeypatch):
+    """Swapped and extended banks: the loaded program answers as a fresh eager engine; nothing is built."""
     _, _, cache, record = built
     started = []
     monkeypatch.setattr(subprocess, "Popen", lambda *_args, **_options: started.append(1))
-    engine = chosen.engine
-    before = engine.infer(spot.image(3)).score
-    engine.take_bank(spot.content_of(2))  # from here on in memory of the engine's own
-    places = [tensor.data_ptr() for tensor in engine.bank.values()]
-    assert engine.infer(spot.image(3)).score == before
+    programs = {SHAPE: chosen.engine.program(SHAPE)}
+    before = chosen.engine.infer(spot.image(3)).score
     for content in (spot.content_of(3), spot.content_of(2, seed=4), spot.content_of(spot.CAPACITY, seed=4)):
-        engine.take_bank(content)
+        engine = Engine(spot.Spot(), content, threads=2, programs=programs)
         fresh = Engine(spot.Spot(), content, threads=2)
         for seed in (3, 4):
             found, expected = engine.infer(spot.image(seed)), fresh.infer(spot.image(seed))
             np.testing.assert_allclose(found.anomaly_map, expected.anomaly_map, rtol=1e-4, atol=1e-5)
             assert found.score == pytest.approx(expected.score, rel=1e-4)
+        assert engine.detector.graphs == 0
     assert engine.infer(spot.image(3)).score != before
-    assert [tensor.data_ptr() for tensor in engine.bank.values()] == places
     assert started == []
-    assert engine.detector.graphs == 0
     assert [key for key, _, _ in cache.entries()] == [record.key]
 
 
-def test_a_bank_of_another_layout_is_refused(spot, chosen):
-    """Another capacity or setting asks for an engine of its own, and the bank in place stays."""
-    expected = chosen.engine.infer(spot.image(1)).score
-    from dataclasses import replace
-
-    for content in (replace(spot.content_of(2), capacity=7), spot.content_of(2, gain=2.0)):
-        with pytest.raises(ConfigError, match="load it beside"):
-            chosen.engine.take_bank(content)
-    assert chosen.engine.infer(spot.image(1)).score == expected
+def test_several_frames_at_once_keep_apart(spot, built, chosen, cache):
+    """A compiled program for three frames passes the gate in any company; no neighbour moves one bit of an answer."""
+    _, template, _, _ = built
+    program = build_batch(spot.Spot(), template, SHAPE, TARGET, cache, batch=3, progress=lambda *_: None)
+    threshold = template.manifest.thresholds.image
+    golden = template.golden()
+    assert prove(chosen.engine, {SHAPE: program}, 3, golden, threshold=threshold, precision="fp32").passed
+    chosen.engine.use_batches(Batches(3, 2, {SHAPE: program}))
+    frame, black, noise = spot.image(1), np.zeros(SHAPE, np.uint8), spot.image(9)
+    alone = chosen.engine.infer(frame)
+    answers = [chosen.engine.infer_many(company)[1] for company in ([black, frame, black], [noise, frame, frame])]
+    np.testing.assert_array_equal(answers[0].anomaly_map, answers[1].anomaly_map)
+    assert answers[0].score == answers[1].score
+    np.testing.assert_allclose(answers[0].anomaly_map, alone.anomaly_map, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from runtime.engines import inductor
-from runtime.engines.build import build, program_key
+from runtime.engines.build import build
 from runtime.engines.engine import Engine, export
+from runtime.engines.entries import program_key
 from runtime.engines.quantisation import quantise
 from runtime.engines.target import Target
 from runtime.errors import EngineError

@@ -4,9 +4,11 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
 from runtime.engines.engine import Engine
 from runtime.engines.parity import law_of
+from runtime.engines.program import Batches
 from runtime.engines.selftest import check_golden, check_version, keep, self_test
 from runtime.errors import TemplateError
 from runtime.store import Store
@@ -88,6 +90,23 @@ def test_a_golden_frame_that_comes_out_differently_later(template, golden):
     """An engine that no longer answers as at calibration is named with the place that was asked."""
     with pytest.raises(TemplateError, match="here: golden frame 0 of 1 failed"):
         check_golden(Engine(Nothing(), template.content()), keep(golden, law_of([golden], None)), "here")
+
+
+def test_a_batch_that_goes_wrong_later_is_found(template):
+    """Where several frames are answered at once, that is asked again as well, at every place."""
+    engine, golden = Engine(Nothing(), template.content()), frame()
+    kept, graph = keep(golden, law_of([golden], None)), engine.program((*golden.frame.shape, 1)[:3])
+    wrong = []
+
+    def together(frames, *bank):
+        maps, scores = graph(frames, *bank)
+        return maps, scores.expand(len(frames)).index_fill(0, torch.tensor(wrong, dtype=torch.int64), 5.0)
+
+    engine.use_batches(Batches(3, 2, {(*golden.frame.shape, 1)[:3]: together}))
+    check_golden(engine, kept, "here")
+    wrong.append(2)
+    with pytest.raises(TemplateError, match="here, 3 at once: golden frame 2 of 3 failed"):
+        check_golden(engine, kept, "here")
 
 
 def test_another_version_is_refused(template):

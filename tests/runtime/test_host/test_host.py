@@ -27,7 +27,7 @@ from runtime.local import free_addresses
 from runtime.station.config import load_station
 from runtime.store import Store
 from runtime.testing.faulty import Faulty
-from runtime.testing.played_worker import PlayedWorker
+from runtime.testing.played_worker import PlayedSupervisor
 from runtime.testing.station import PRODUCT, HandCamera, put_template, write_station
 
 MS = 1_000_000
@@ -45,7 +45,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture
 def make_host(folder, monkeypatch) -> Iterator[Callable[[], Host]]:
     """Return a maker of hosts of one camera, ``top``, whose worker never becomes ready: the test plays it."""
-    monkeypatch.setattr("runtime.lane.lane.Supervisor", PlayedWorker)
+    monkeypatch.setattr("runtime.lane.workers.Supervisor", PlayedSupervisor)
     made: list[Host] = []
 
     def make() -> Host:

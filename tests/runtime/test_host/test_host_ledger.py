@@ -24,7 +24,7 @@ from runtime.local import free_addresses
 from runtime.station.config import load_station
 from runtime.store import Store
 from runtime.testing.faulty import MAP_SIDE, Faulty
-from runtime.testing.played_worker import PlayedWorker
+from runtime.testing.played_worker import PlayedSupervisor, PlayedWorker
 from runtime.testing.station import PRODUCT, HandCamera, put_template, write_station
 from runtime.wire.header import open_header
 from runtime.wire.messages import FRAME_SCHEMA, decode_inspection
@@ -114,7 +114,7 @@ class Played:
 @pytest.fixture
 def make(tmp_path, monkeypatch):
     """Return a maker of stations; keywords are those of the station file's ``ledger``."""
-    monkeypatch.setattr("runtime.lane.lane.Supervisor", PlayedWorker)
+    monkeypatch.setattr("runtime.lane.workers.Supervisor", PlayedSupervisor)
     return lambda **ledger: Played(tmp_path, **ledger)
 
 

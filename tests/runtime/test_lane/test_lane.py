@@ -20,7 +20,7 @@ from runtime.lifecycle import State
 from runtime.station.config import load_station
 from runtime.store import Store
 from runtime.testing.faulty import MAP_SIDE, Faulty
-from runtime.testing.played_worker import PlayedWorker
+from runtime.testing.played_worker import PlayedSupervisor, PlayedWorker
 from runtime.testing.station import PRODUCT, put_template, write_station
 from runtime.wire.messages import decode_result, encode_result
 
@@ -93,7 +93,7 @@ def folders(tmp_path_factory) -> dict[float | None, Path]:
 @pytest.fixture
 def make_bench(folders, monkeypatch):
     """Return a maker of benches; ``fields`` go into the station file."""
-    monkeypatch.setattr("runtime.lane.lane.Supervisor", PlayedWorker)
+    monkeypatch.setattr("runtime.lane.workers.Supervisor", PlayedSupervisor)
     made: list[Bench] = []
 
     def make(threshold: float | None = 0.5, **fields: Any) -> Bench:
@@ -235,7 +235,7 @@ def test_a_worker_out_of_step_is_replaced(bench, packet):
     assert bench.worker.state is State.DEGRADED
     bench.now_ns = bench.worker.next_due_ns(None)
     bench.now_ns -= 50 * MS  # the second frame's deadline is that of its arrival
-    bench.worker._start_at_ns = bench.now_ns
+    bench.worker.supervisor.start_at_ns = bench.now_ns
     bench.make_ready()
     bench.advance()
     assert bench.worker.played()["ticket"] == FIRST + 1
@@ -357,7 +357,7 @@ def test_a_worker_that_cannot_load(make_bench):
     bench.say({"op": "failed", "error": "TemplateError: damaged"})
     assert bench.status()["last_error"] == "could not load: TemplateError: damaged (exit status -9)"
     bench.take()
-    bench.worker.refusal = OSError("no process today")
+    bench.worker.supervisor.refusal = OSError("no process today")
     (answer,) = bench.advance(DEADLINE_MS)
     assert answer.error is ErrorWord.DETECTOR_CRASH
 
@@ -414,7 +414,7 @@ def fail(bench: Bench) -> list[Any]:
     """Have the worker die until its restart budget is spent; return the answers of the last death."""
     answers: list[Any] = []
     while bench.worker.state is not State.FAILED:
-        bench.worker._start_at_ns = bench.now_ns
+        bench.worker.supervisor.start_at_ns = bench.now_ns
         bench.advance()
         bench.worker.end.close()
         answers = list(bench.lane.read_worker(bench.now_ns))
@@ -510,7 +510,7 @@ def test_a_machine_that_starts_no_process_keeps_no_frame_waiting(make_bench):
     """A worker that fails because no process can be started answers the frames that wait at once, as any failed one."""
     bench = make_bench(worker={"threads": 1, "restart_budget": 0})
     assert [bench.take(), bench.take()] == [None, None]
-    bench.worker.refusal = OSError("no more processes")
+    bench.worker.supervisor.refusal = OSError("no more processes")
     answers = bench.advance()
     assert bench.worker.state is State.FAILED
     assert [(answer.number, answer.error) for answer in answers] == [
@@ -529,7 +529,7 @@ def test_a_death_over_a_sign_of_life_costs_no_frame(bench):
     assert bench.worker.played()["ticket"] == FIRST
     bench.worker.end.close()
     assert bench.say_nothing() == []
-    bench.worker._start_at_ns = bench.now_ns
+    bench.worker.supervisor.start_at_ns = bench.now_ns
     bench.make_ready()
     bench.advance()
     assert bench.worker.played()["ticket"] == FIRST

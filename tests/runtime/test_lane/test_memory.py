@@ -10,21 +10,22 @@ from typing import Any
 import pytest
 
 from runtime.lane.memory import MARGIN_BYTES, available_bytes, own_bytes, shortage
+from runtime.lifecycle import State
 
 MB = 1024 * 1024
 
 
-def assignment(bank: int, device: str = "cpu") -> Any:
-    """Return what is looked at of an assignment: its bank's size and its device."""
-    manifest = SimpleNamespace(bank=SimpleNamespace(size=bank))
-    return SimpleNamespace(key=("top", ""), template=SimpleNamespace(manifest=manifest), device=device)
+def assignment(bank: int, device: str = "cpu", *, shares: bool = False) -> Any:
+    """Return what is looked at of an assignment: its bank's size, its device, and whether it shares any worker."""
+    template = SimpleNamespace(manifest=SimpleNamespace(bank=SimpleNamespace(size=bank)))
+    return SimpleNamespace(key=("top", ""), template=template, device=device, shares_with=lambda _: shares)
 
 
 def lane(bank: int, pid: int = 7, device: str = "cpu", device_memory: dict[str, int] | None = None) -> Any:
     """Return what is looked at of a lane."""
     running = assignment(bank)
     return SimpleNamespace(
-        worker=SimpleNamespace(pid=pid),
+        worker=SimpleNamespace(pid=pid, state=State.READY),
         assignment=running,
         template=running.template,
         setup={"device": device},
@@ -64,6 +65,16 @@ def test_nothing_runs_yet(machine):
     """Without a worker to measure by, the bank itself still has to fit."""
     assert shortage(assignment(100 * MB), [lane(1, pid=None)], machine(264, 0)) is None
     assert shortage(assignment(100 * MB), [], machine(263, 0)) is not None
+
+
+def test_a_worker_that_takes_one_lane_more(machine):
+    """Where a running worker can be shared nothing is needed; one that ends or is not there yet is no such worker."""
+    wanted, full = assignment(100 * MB, shares=True), machine(1, 300)
+    assert shortage(wanted, [lane(100 * MB)], full) is None
+    ending = lane(100 * MB)
+    ending.worker.state = State.STOPPING
+    assert shortage(wanted, [ending], full) is not None
+    assert shortage(wanted, [lane(100 * MB, pid=None)], full) is not None
 
 
 def test_device_memory(machine):

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from runtime.lane.backoff import FIRST_BACKOFF_S, HEALTHY_S, MAX_BACKOFF_S
 from runtime.lane.pulse import HEARTBEAT_S
-from runtime.lane.supervisor import FIRST_BACKOFF_S, HEALTHY_S, MAX_BACKOFF_S
+from runtime.lane.supervisor import STOP_S
 from runtime.lifecycle import State
-from runtime.testing.played_worker import PlayedWorker
+from runtime.testing.played_worker import PlayedSupervisor, PlayedWorker
 from runtime.worker.slots import Slots
 
 S = 1_000_000_000
@@ -27,18 +28,12 @@ def worker() -> Iterator[PlayedWorker]:
     A worker may take 60 s to load and 10 s over a frame, die 20 times an hour, and proves itself every 30 s.
     """
     slots = Slots.create(1, 64, 64)
-    played = PlayedWorker(
-        "top",
-        {"op": "setup"},
-        slots,
-        start_timeout_s=60,
-        hang_s=10,
-        restart_budget=BUDGET,
-        restart_window_s=WINDOW_S,
-        self_test_s=30,
+    supervisor = PlayedSupervisor(
+        start_timeout_s=60, hang_s=10, restart_budget=BUDGET, restart_window_s=WINDOW_S, self_test_s=30
     )
+    played = supervisor.seat("top", {"op": "setup"}, slots)
     yield played
-    played.stop()
+    played.stop(STOP_S)
     if played.starts:
         played.end.close()
     slots.close()
@@ -166,11 +161,11 @@ def test_a_buried_worker_is_not_overdue(worker):
 
 def test_a_machine_that_starts_no_process(worker):
     """When the machine refuses a process the supervisor says so, waits, and tries again; nothing is raised."""
-    worker.refusal = OSError(errno.EAGAIN, "no more processes")
+    worker.supervisor.refusal = OSError(errno.EAGAIN, "no more processes")
     assert not worker.start_if_due(0)
     assert (worker.state, worker.restarts, worker.link) == (State.DEGRADED, 1, None)
     assert "no more processes" in worker.last_error
-    worker.refusal = None
+    worker.supervisor.refusal = None
     assert worker.start_if_due(worker.next_due_ns(None))
 
 
@@ -201,9 +196,9 @@ def test_stop_from_every_state(worker, state):
     if state is State.DEGRADED:
         die(worker, 0)
     if state is State.STOPPING:
-        worker.stop()
+        worker.stop(STOP_S)
     assert worker.state is state
-    worker.stop()
+    worker.stop(STOP_S)
     assert (worker.state, worker.pid, worker.link) == (State.STOPPING, None, None)
     assert worker.next_due_ns(0) is None
     assert not worker.start_if_due(10**9 * S)
@@ -229,7 +224,7 @@ def test_a_worker_that_only_loads_is_not_waited_for(worker, state):
 
 def test_stop_before_the_first_start(worker):
     """A supervisor that never started anything stops without a word."""
-    worker.stop()
+    worker.stop(STOP_S)
     assert worker.state is State.STOPPING
     assert not worker.start_if_due(S)
 
@@ -238,7 +233,7 @@ def test_stop_of_a_stuck_worker(worker):
     """A worker that ignores the request is killed; one that cannot be killed is left behind."""
     start(worker, 0)
     worker.process.stuck = True
-    worker.stop()
+    worker.stop(STOP_S)
     assert worker.process.killed
     assert worker.state is State.STOPPING
 

@@ -145,8 +145,10 @@ def test_worker_never_reads_the_pool(store, tmp_path):
     store.activate(template.digest, who="test")
     gone = missing(store, template)
     setup = {"builtins": ("runtime.testing.nothing",), "detector": "nothing", "store": str(store.root)}
-    eager = {"backend": "eager", "precision": "fp32", "folder": str(tmp_path), "most_mb": 1}
-    chosen = load(setup | {"template": template.digest, "device": "cpu", "threads": 1, "engine": eager})
+    eager = {"backend": "eager", "precision": "fp32", "folder": str(tmp_path), "most_mb": 1, "batch": 1}
+    chosen = load(
+        setup | {"template": template.digest, "device": "cpu", "threads": 1, "engine": eager, "priority": "normal"}
+    )
     assert chosen.engine.infer(np.zeros((8, 8), np.uint8)).score == 0
     assert chosen.proof.kept is None
     (problem,) = store.verify()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,8 +19,11 @@ from runtime.station.config import Exposure
 from runtime.store.template import GoldenFrame
 from runtime.testing import faulty
 from runtime.testing.faulty import Fault, Faulty, marked, right_answer
-from runtime.worker.inspector import MAX_FAILURES, FrameChecks, Inspector
+from runtime.worker.door import ENGINE_KEYS, Door, Newcomer
+from runtime.worker.inspector import FrameChecks, Inspector
+from runtime.worker.lifesigns import EngineSigns
 from runtime.worker.link import Link
+from runtime.worker.rounds import MAX_FAILURES, Rounds
 from runtime.worker.slots import Slots
 
 SHAPE = (40, 60)
@@ -31,7 +36,7 @@ def picture() -> np.ndarray:
 
 
 class Desk:
-    """An inspector, and the slot its frames lie in."""
+    """A lane in a worker, and the slot its frames lie in."""
 
     def __init__(self, slots: Slots, exposure: dict[str, Any] | None, repeat_limit: int | None) -> None:
         detector = Faulty()
@@ -39,15 +44,12 @@ class Desk:
         self.slots = slots
         golden_picture = picture()
         golden = GoldenFrame(golden_picture, *right_answer(golden_picture))
-        kept = keep(golden, law_of([golden], None))
-        self.inspector = Inspector(
-            Engine(detector, content, threads=1),
-            slots,
-            FrameChecks(exposure, repeat_limit),
-            kept,
-            map_encoding="raw",
-            preview=False,
-        )
+        self.golden = keep(golden, law_of([golden], None))
+        self.engine = Engine(detector, content, threads=1)
+        self.setup = dict.fromkeys(ENGINE_KEYS) | {"map": "raw", "preview": False}
+        self.setup |= {"exposure": exposure, "repeat_limit": repeat_limit}
+        checks = FrameChecks(exposure, repeat_limit, EngineSigns())
+        self.inspector = Inspector(slots, checks, detector.name, map_encoding="raw", preview=False)
         self.frame_id = 0
 
     def record(self, image: np.ndarray, *, live: bool = True) -> dict[str, Any]:
@@ -62,24 +64,39 @@ class Desk:
             "live": live,
         }
 
+    def answer(self, image: np.ndarray, *, live: bool = True) -> dict[str, Any]:
+        """Return the record that answers an image."""
+        record = self.record(image, live=live)
+        answer, seen = self.inspector.begin(record)
+        if seen is not None:
+            (outcome,) = self.engine.infer_many([seen])
+            self.inspector.finish(record, answer, seen, outcome)
+        return answer
+
     def word(self, image: np.ndarray, *, live: bool = True) -> str:
         """Return what an image becomes: ``done``, or the error word."""
-        answer = self.inspector.inspect(self.record(image, live=live))
+        answer = self.answer(image, live=live)
         return str(answer.get("error", answer["op"]))
 
     def serve(self, *records: dict[str, Any]) -> list[dict[str, Any]]:
-        """Send records over a link; return the answers until the inspector stopped by itself or ran out of records."""
+        """Send records over a link; return the answers until the worker stopped by itself or ran out of records."""
         host, theirs = Link.pair()
         for record in records:
             host.send(record)
         host.send({"op": "stop"})
         theirs.settimeout(5)
-        self.inspector.serve(Link(theirs))
+        door, outside = Door.pair()
+        rounds = Rounds(self.engine, self.golden, Door(outside), {"op": "ready"})
+        slots = Slots(os.dup(self.slots.fd), self.slots.count, self.slots.frame_bytes, self.slots.answer_bytes)
+        rounds.admit(Newcomer(Link(theirs), slots, self.setup))
+        rounds.serve()
         answers = []
-        while (answer := host.receive()) is not None:
-            answers.append(answer)
-        host.close()
-        theirs.close()
+        with contextlib.suppress(EOFError):
+            while (answer := host.receive()) is not None:
+                answers.append(answer)
+        for end in (host, door, theirs, outside):
+            end.close()
+        assert answers.pop(0) == {"op": "ready"}
         return answers
 
 
@@ -113,7 +130,7 @@ def test_a_frame_that_shows_nothing(make_desk, level):
     """Black, grey and white frames never reach the detector; with the check off they do."""
     image = np.full(SHAPE, level, np.uint8)
     desk = make_desk()
-    answer = desk.inspector.inspect(desk.record(image))
+    answer = desk.answer(image)
     assert (answer["op"], answer["error"]) == ("undecided", ErrorWord.FRAME_EXPOSURE)
     assert "expected" in answer["detail"]
     assert "score" not in answer
@@ -148,7 +165,7 @@ def test_a_dead_engine_is_never_ok(make_desk, fault, checks):
     """
     desk = make_desk(**checks)
     assert desk.word(picture()) == "done"
-    answer = desk.inspector.inspect(desk.record(marked(picture(), fault)))
+    answer = desk.answer(marked(picture(), fault))
     assert (answer["op"], answer["error"]) == ("undecided", ErrorWord.RESULT_BAD)
     assert "faulty" in answer["detail"]
     assert desk.word(picture()) == "done"
@@ -179,7 +196,7 @@ def test_signs_of_life(desk):
 
 def test_a_template_without_golden_frames(desk):
     """Without a golden frame the worker lives, and does not claim a self-test."""
-    desk.inspector._golden = None
+    desk.golden = None
     assert desk.serve(TEST) == [{"op": "alive", "golden": False}]
 
 

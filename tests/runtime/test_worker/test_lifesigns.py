@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from runtime.worker.exposure import sample_frame
-from runtime.worker.lifesigns import MEMORY, LifeSigns, fingerprint
+from runtime.worker.lifesigns import MEMORY, CameraSigns, EngineSigns, fingerprint
 
 RANDOM = np.random.default_rng(0)
 
@@ -18,7 +18,7 @@ def mark(number: int) -> bytes:
 
 def frozen(limit: int | None, *pixels: int) -> list[bool]:
     """Return for every frame, given as the number of its picture, whether the camera is called frozen."""
-    signs = LifeSigns(limit)
+    signs = CameraSigns(limit)
     return [signs.frozen(mark(number), (1, index)) is not None for index, number in enumerate(pixels)]
 
 
@@ -59,7 +59,7 @@ def test_memory_is_bounded():
 
 def test_a_frame_sent_again_is_no_repeat():
     """The same frame, named the same, may come twice: a camera sends again what it got no receipt for."""
-    signs = LifeSigns(2)
+    signs = CameraSigns(2)
     assert signs.frozen(mark(1), (7, 3)) is None
     assert signs.frozen(mark(1), (7, 3)) is None
     assert "frame 3" in signs.frozen(mark(1), (7, 4))
@@ -67,7 +67,7 @@ def test_a_frame_sent_again_is_no_repeat():
 
 def test_the_same_number_in_another_session_is_another_frame():
     """A camera that was restarted counts from 0 again: its frozen picture is found all the same."""
-    signs = LifeSigns(2)
+    signs = CameraSigns(2)
     assert signs.frozen(mark(1), (7, 0)) is None
     assert signs.frozen(mark(1), (8, 0)) is not None
 
@@ -79,14 +79,14 @@ def anomaly_map(seed: int) -> np.ndarray:
 
 def test_a_living_engine():
     """Another map for another frame, and the same map for the same frame, are what a living engine gives."""
-    signs = LifeSigns(None)
+    signs = EngineSigns()
     assert [signs.dead(mark(frame), anomaly_map(frame)) for frame in (1, 2, 2, 1, 1)] == [None] * 5
 
 
 @pytest.mark.parametrize("value", [0.0, -0.0, 0.25, 1e30])
 def test_a_map_of_one_value(value):
     """A map of zeros, or of any one value, is a dead engine's, on the first frame already."""
-    found = LifeSigns(None).dead(mark(1), np.full((8, 8), value, np.float32))
+    found = EngineSigns().dead(mark(1), np.full((8, 8), value, np.float32))
     assert "everywhere" in found
 
 
@@ -94,12 +94,12 @@ def test_a_map_with_one_other_value_is_alive():
     """One place that differs is enough: how much is the detector's business."""
     one = np.zeros((8, 8), np.float32)
     one[3, 3] = 1e-30
-    assert LifeSigns(None).dead(mark(1), one) is None
+    assert EngineSigns().dead(mark(1), one) is None
 
 
 def test_the_map_of_the_frame_before():
     """Another frame with the last map, bit for bit, is named; one bit away it is not."""
-    signs, one = LifeSigns(None), anomaly_map(1)
+    signs, one = EngineSigns(), anomaly_map(1)
     assert signs.dead(mark(1), one) is None
     assert "bit for bit" in signs.dead(mark(2), one.copy())
     assert "bit for bit" in signs.dead(mark(3), one)
@@ -109,7 +109,7 @@ def test_the_map_of_the_frame_before():
 
 def test_an_engine_that_writes_into_one_buffer():
     """An engine may answer in the same memory every time: its maps are still told apart."""
-    signs, buffer = LifeSigns(None), anomaly_map(1)
+    signs, buffer = EngineSigns(), anomaly_map(1)
     assert signs.dead(mark(1), buffer) is None
     buffer[:] = anomaly_map(2)
     assert signs.dead(mark(2), buffer) is None
@@ -117,7 +117,7 @@ def test_an_engine_that_writes_into_one_buffer():
 
 def test_a_map_of_one_place():
     """A detector that answers with a single value cannot vary from place to place; only repetition gives it away."""
-    signs = LifeSigns(None)
+    signs = EngineSigns()
     assert signs.dead(mark(1), np.ones((1, 1), np.float32)) is None
     assert signs.dead(mark(2), np.zeros((1, 1), np.float32)) is None
     assert "bit for bit" in signs.dead(mark(3), np.zeros((1, 1), np.float32))
