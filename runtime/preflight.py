@@ -12,7 +12,7 @@ from typing import Any
 
 from runtime.engines.tensorrt.ready import BACKENDS as TENSORRT
 from runtime.engines.tensorrt.ready import check_ready
-from runtime.errors import ConfigError, EdgeadError, LedgerError, TemplateError, WeightsError
+from runtime.errors import ConfigError, EdgeadError, LedgerError, PluginError, TemplateError, WeightsError
 from runtime.ledger import Reader
 from runtime.ledger.opening import is_held
 from runtime.publisher import secrets_of
@@ -80,13 +80,20 @@ def check_station(path: Path, registry: Registry, *, beside_host: bool = False) 
 
 
 def _publisher(station: Station, name: str, registry: Registry, base: Path) -> str:
-    """Check that the publisher is installed, its options are right, and its secrets are there."""
+    """Check that the publisher is installed, its options are right, and its secrets and files are there."""
     from runtime.publishing.process import check_publisher
 
     publisher, options = check_publisher(registry, station, name)
     secrets = secrets_of(options)
     for secret in secrets:
         secret.read(base)
+    try:
+        publisher.check(options, base)
+    except EdgeadError:
+        raise
+    except Exception as error:
+        found = f"{type(error).__name__}: {error}"
+        raise PluginError(publisher.name, f"its check of the options ended in {found}") from error
     return f"{publisher.name} with {len(secrets)} secret(s)"
 
 

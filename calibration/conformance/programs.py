@@ -15,6 +15,7 @@ from runtime.engines.key import digest_program
 from runtime.engines.lint import lint as find
 from runtime.engines.parity import LIMITS
 from runtime.engines.program import Layout
+from runtime.engines.tensorrt.fit import fit
 
 #: Characters of a refusal of torch.export that are worth reading.
 _REFUSAL = 200
@@ -36,8 +37,11 @@ def export(subject: Subject) -> str:
 
 
 def lint(subject: Subject) -> str:
-    """Find what TensorRT refuses or converts wrongly; eager and AOTInductor run it all the same."""
-    findings = find(subject.program)
+    """Find what TensorRT refuses or converts wrongly; eager and AOTInductor run it all the same.
+
+    Looked at is what a compiled engine is made of: the program after ``fit``, which says some operations otherwise.
+    """
+    findings = find(fit(subject.program))
     if findings:
         first = min(findings, key=lambda each: not each.is_wrong)
         more = f", and {len(findings) - 1} more" if len(findings) > 1 else ""

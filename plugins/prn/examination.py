@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from plugins.prn.pool import Pool, encode_pool
 from plugins.training.measures import average_precision
 
 if TYPE_CHECKING:
     from plugins.prn.features import Features
+    from plugins.prn.left_out import Compared
     from plugins.prn.pictures import Pictures
 
 #: Damaged pictures, and as many clean ones at most: a few seconds an examination on a processor core.
@@ -26,12 +27,12 @@ _BATCH = 8
 
 
 def draw_examination(
-    pictures: Pictures, spared: Sequence[int], features: Features, bank: tuple[Tensor, ...], device: str
+    pictures: Pictures, spared: Sequence[int], features: Features, bank: Sequence[Compared], device: str
 ) -> Pool:
     """Draw and encode the examination of ``spared`` references, at least one."""
     clean = [pictures.clean(source) for source in spared[:DAMAGED]]
     damaged = [pictures.examined(spared[number % len(spared)], number) for number in range(DAMAGED)]
-    return encode_pool([*clean, *damaged], features, bank, device)
+    return encode_pool([*clean, *damaged], pictures.images, features, bank, device)
 
 
 def held_out_score(network: nn.Module, pool: Pool) -> float:

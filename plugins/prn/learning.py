@@ -12,6 +12,7 @@ from torch import Tensor
 
 from plugins.prn.features import BATCH, Features, encode, resized
 from plugins.prn.foreground import Foregrounds, find_foregrounds
+from plugins.prn.left_out import Compared
 from plugins.prn.prototypes import Prototypes, count_of, learn_prototypes, squared_norms
 from plugins.prn.settings import SCALES, score_pixels_of
 from plugins.training.sparing import spared
@@ -42,7 +43,7 @@ class Prepared:
     usable: Sequence[int]
     unseen: Sequence[int]
     foregrounds: np.ndarray | None
-    bank: tuple[Tensor, ...]
+    bank: tuple[Compared, ...]
 
 
 @dataclass(frozen=True)
@@ -65,15 +66,16 @@ def learn(
     images = _resized(references, settings.image_size, context)
     unseen = spare(len(images))
     usable = [number for number in range(len(images)) if number not in set(unseen)]
-    prototypes = _prototypes([images[number] for number in usable], settings, features, context)
+    prototypes, members = _prototypes(images, usable, settings, features, context)
     found = None if settings.kind == "texture" else find_foregrounds(images)
     settings = _decided(settings, found)
     masks = found.masks if found is not None and settings.kind == "object" else None
-    bank = bank_tensors(prototypes, max(len(each.maps) for each in prototypes), context.device)
+    bank = tuple(Compared.of(each, own, context.device) for each, own in zip(prototypes, members, strict=True))
     prepared = Prepared(settings, features, images, usable, unseen, masks, bank)
     network, trained = train_network(prepared, context)
     statistics = {
         "references": len(images),
+        "defects": len(context.defects),
         "unseen": unseen,
         "prototypes": [len(each.maps) for each in prototypes],
         "alignment": round(prototypes[0].alignment, 4),
@@ -109,21 +111,29 @@ def _resized(references: Sequence[Frame], size: int, context: DetectorContext) -
 
 
 def _prototypes(
-    images: Sequence[np.ndarray], settings: PrnSettings, features: Features, context: DetectorContext
-) -> list[Prototypes]:
-    chosen = np.unique(np.linspace(0, len(images) - 1, min(len(images), MOST_CLUSTERED)).round().astype(int))
+    images: Sequence[np.ndarray],
+    usable: Sequence[int],
+    settings: PrnSettings,
+    features: Features,
+    context: DetectorContext,
+) -> tuple[list[Prototypes], list[np.ndarray]]:
+    """Learn each scale's prototypes, and which one each reference is part of, int [N], -1 = of none."""
+    places = np.unique(np.linspace(0, len(usable) - 1, min(len(usable), MOST_CLUSTERED)).round().astype(int))
+    chosen = [usable[place] for place in places]
     encoded = []
     for first in range(0, len(chosen), BATCH):
         batch = [images[number] for number in chosen[first : first + BATCH]]
         encoded += [encode([image], features, context.device) for image in batch]
         context.progress(first + len(batch), len(chosen), "encoding references for the prototypes")
-    count = count_of(len(images), settings)
-    learnt = []
+    count = count_of(len(usable), settings)
+    learnt, members = [], []
     for scale in range(SCALES):
         maps = torch.cat([taps[scale] for taps in encoded])
-        each = learn_prototypes(maps, min(count, len(chosen)), context.seed)
+        each, groups = learn_prototypes(maps, min(count, len(chosen)), context.seed)
         learnt.append(Prototypes(each.maps.cpu(), each.counts, each.radius, each.alignment))
-    return learnt
+        members.append(np.full(len(images), -1))
+        members[-1][chosen] = groups
+    return learnt, members
 
 
 def _decided(settings: PrnSettings, found: Foregrounds | None) -> PrnSettings:

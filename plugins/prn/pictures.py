@@ -27,10 +27,14 @@ _TURN_DEG = 90.0
 
 @dataclass(frozen=True)
 class Picture:
-    """One training picture: uint8 RGB [S, S, 3], and which pixels are defective, bool [S, S]."""
+    """One training picture: uint8 RGB [S, S, 3], and which pixels are defective, bool [S, S].
+
+    ``source``: the reference it was made of.
+    """
 
     image: np.ndarray
     mask: np.ndarray
+    source: int
 
 
 class Pictures:
@@ -82,7 +86,7 @@ class Pictures:
     def clean(self, source: int) -> Picture:
         """Return reference ``source`` as it is."""
         image = self.images[source]
-        return Picture(_rgb(image), np.zeros(image.shape[:2], bool))
+        return Picture(rgb(image), np.zeros(image.shape[:2], bool), source)
 
     def examined(self, source: int, number: int) -> Picture:
         """Return reference ``source`` with a defect that training never draws; every second one real, if there are."""
@@ -92,7 +96,7 @@ class Pictures:
     def _damaged(self, defects: SyntheticDefects, image: np.ndarray, source: int, number: int) -> Picture:
         part = None if self._foregrounds is None else self._foregrounds[source].astype(np.float32)
         planted = defects.draw(image, number, foreground=part)
-        return Picture(planted.image, planted.mask)
+        return Picture(planted.image, planted.mask, source)
 
 
 def _resized(defect: MaskedFrame, size: int) -> MaskedFrame:
@@ -120,5 +124,6 @@ def turned(image: np.ndarray, degrees: float) -> np.ndarray:
     return np.asarray(cv2.warpAffine(image, turn, (width, height), **flags), np.uint8)
 
 
-def _rgb(image: np.ndarray) -> np.ndarray:
+def rgb(image: np.ndarray) -> np.ndarray:
+    """Return uint8 RGB [S, S, 3] of it, or of a grey picture [S, S]."""
     return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)  # noqa: PLR2004 - [H, W] is grey

@@ -87,7 +87,7 @@ def plan_of(settings: PrnSettings, good: int, bytes_a_picture: int) -> Plan:
         )  # fmt: skip
     else:
         plan = Plan(
-            steps=300, batch=8, pictures=384, uses=8, rate=2e-3, warm_up=20, last_rate=0.02, decay=1e-4, average=0.97,
+            steps=600, batch=8, pictures=512, uses=4, rate=2e-3, warm_up=20, last_rate=0.02, decay=1e-4, average=0.97,
             turned=0.0, prior=0.05,
             recipe=DefectRecipe(
                 clean=0.0, structural=structural, strokes=0.25, spots=0.25, opacity=OPACITY, cells=CELLS

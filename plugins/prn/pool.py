@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from plugins.prn.features import BATCH, encode
-from plugins.prn.prototypes import nearest, residual
+from plugins.prn.pictures import rgb
 from plugins.prn.settings import SCALES
 
 if TYPE_CHECKING:
     from plugins.prn.features import Features
+    from plugins.prn.left_out import Compared
     from plugins.prn.pictures import Picture
 
 
@@ -23,39 +24,53 @@ if TYPE_CHECKING:
 class Pool:
     """Encoded pictures. ``maps``: of the four layers float16 [n, Cj, Hj, Wj]; ``masks`` bool [n, S, S].
 
-    ``rows``: of the three scales, int64 [n], each picture's nearest prototype. ``prototypes``: as in the bank.
+    ``residuals``: of the three scales, float16 in the shapes of their maps.
     """
 
     maps: tuple[Tensor, ...]
+    residuals: tuple[Tensor, ...]
     masks: Tensor
-    rows: tuple[Tensor, ...]
-    prototypes: tuple[Tensor, ...]
 
     def __len__(self) -> int:
         return len(self.masks)
 
     def inputs(self, chosen: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Return (four maps, three residuals) of the chosen pictures, float32."""
-        taps = [each[chosen].float() for each in self.maps]
-        matched = [each[rows[chosen]] for each, rows in zip(self.prototypes, self.rows, strict=True)]
-        return taps, [residual(tap, each) for tap, each in zip(taps[:SCALES], matched, strict=True)]
+        return [each[chosen].float() for each in self.maps], [each[chosen].float() for each in self.residuals]
 
 
-def encode_pool(drawn: Iterable[Picture], features: Features, bank: tuple[Tensor, ...], device: str) -> Pool:
-    """Encode pictures, ``BATCH`` at a time, as they come; ``bank``: prototypes and norms of every scale in turn."""
+def encode_pool(
+    drawn: Iterable[Picture],
+    references: Sequence[np.ndarray],
+    features: Features,
+    bank: Sequence[Compared],
+    device: str,
+) -> Pool:
+    """Encode pictures made of ``references``, ``BATCH`` at a time, as they come, and compare them."""
     maps: list[tuple[Tensor, ...]] = []
-    rows: list[tuple[Tensor, ...]] = []
+    apart: list[list[Tensor]] = []
     masks: list[np.ndarray] = []
-    waiting: list[np.ndarray] = []
+    waiting: list[Picture] = []
 
     def flush() -> None:
-        taps = encode(waiting, features, device)
-        rows.append(tuple(nearest(*each) for each in zip(taps[:SCALES], bank[::2], bank[1::2], strict=True)))
+        taps = encode([each.image for each in waiting], features, device)
+        sources = [each.source for each in waiting]
+        clean = [tap.clone() for tap in taps]
+        damaged = [at for at, each in enumerate(waiting) if each.mask.any()]
+        if damaged:
+            undamaged = encode([rgb(references[sources[at]]) for at in damaged], features, device)
+            for good, tap in zip(clean, undamaged, strict=True):
+                good[damaged] = tap
+        found = [
+            each.residuals(tap, good, sources)
+            for each, tap, good in zip(bank, taps[:SCALES], clean[:SCALES], strict=True)
+        ]
+        apart.append([each.to(torch.float16) for each in found])
         maps.append(tuple(tap.to(torch.float16) for tap in taps))
         waiting.clear()
 
     for picture in drawn:
-        waiting.append(picture.image)
+        waiting.append(picture)
         masks.append(picture.mask)
         if len(waiting) == BATCH:
             flush()
@@ -63,7 +78,6 @@ def encode_pool(drawn: Iterable[Picture], features: Features, bank: tuple[Tensor
         flush()
     return Pool(
         maps=tuple(torch.cat(each) for each in zip(*maps, strict=True)),
+        residuals=tuple(torch.cat(each) for each in zip(*apart, strict=True)),
         masks=torch.from_numpy(np.stack(masks)).to(device),
-        rows=tuple(torch.cat(each) for each in zip(*rows, strict=True)),
-        prototypes=bank[::2],
     )

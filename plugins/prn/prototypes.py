@@ -42,8 +42,11 @@ def count_of(references: int, settings: PrnSettings) -> int:
     return min(max(1, wanted), settings.most_prototypes, references)
 
 
-def learn_prototypes(maps: Tensor, count: int, seed: int) -> Prototypes:
-    """Cluster ``maps`` float32 [N, C, H, W] of good frames into ``count`` prototypes; same seed, same bits."""
+def learn_prototypes(maps: Tensor, count: int, seed: int) -> tuple[Prototypes, np.ndarray]:
+    """Cluster ``maps`` float32 [N, C, H, W] of good frames into ``count`` prototypes; same seed, same bits.
+
+    Also returns which prototype each frame is part of, int64 [N].
+    """
     rows = maps.flatten(1)
     products = inner_products(rows)
     _, members = np.unique(clusters(products, count, seed), return_inverse=True)
@@ -51,16 +54,34 @@ def learn_prototypes(maps: Tensor, count: int, seed: int) -> Prototypes:
     belongs = torch.from_numpy(members == np.arange(found)[:, None]).to(rows.device)
     counts = belongs.sum(1)
     means = (belongs.float() @ rows) / counts[:, None]
-    distances = np.sqrt(distances_to_means(products, members, found).min(1))
+    squared = distances_to_means(products, members, found)
+    distances = np.sqrt(squared.min(1))
     between = np.sqrt(distances_to_rows(products, np.arange(len(products))))
     others = len(products) * (len(products) - 1)
     apart = float(between.sum()) / others if others else 0.0
-    return Prototypes(
+    learnt = Prototypes(
         means.view(-1, *maps.shape[1:]),
         counts.cpu().numpy().astype(np.int32),
         float(distances.max()),
-        float(distances.mean()) / apart if apart > 0 else 0.0,
+        float(_left_out(squared, members).mean()) / apart if apart > 0 else 0.0,
     )
+    return learnt, members
+
+
+def _left_out(squared: np.ndarray, members: np.ndarray) -> np.ndarray:
+    """Return each row's distance [N] to the nearest mean, its own one as it is without the row.
+
+    ``squared`` [N, K] distances to the means, ``members`` [N]. A mean of n rows without one of them lies n / (n - 1)
+    times as far from that one; one that was alone has no mean of its own.
+    """
+    rows, counts = np.arange(len(members)), np.bincount(members)[members]
+    apart = squared.copy()
+    alone = counts == 1
+    apart[rows, members] *= (counts / np.maximum(counts - 1.0, 1.0)) ** 2
+    if squared.shape[1] > 1:
+        apart[rows[alone], members[alone]] = np.inf
+    found: np.ndarray = np.sqrt(apart.min(1))
+    return found
 
 
 def squared_norms(maps: Tensor, capacity: int) -> Tensor:

@@ -42,7 +42,7 @@ def train_network(prepared: Prepared, context: DetectorContext) -> tuple[Network
     ``loss``.
     """
     settings = prepared.settings
-    a_picture = 2 * sum(channels * side**2 for channels, side in map_shapes(settings)) + settings.image_size**2
+    a_picture = 4 * sum(channels * side**2 for channels, side in map_shapes(settings)) + settings.image_size**2
     plan = plan_of(settings, len(prepared.usable), a_picture)
     pictures = Pictures(
         prepared.images, prepared.usable, prepared.foregrounds, plan.recipe, context, turned=plan.turned
@@ -50,8 +50,8 @@ def train_network(prepared: Prepared, context: DetectorContext) -> tuple[Network
     with torch.enable_grad(), Ahead(pictures.draw, plan.pictures, context) as ahead:
         task = NetworkTask(prepared, plan, pictures, ahead, context)
         state = train(task, plan.rules(), context)
-    network = cast("Network", task.kept)
-    return network.eval().cpu(), state.statistics()
+    network: Network = task.kept.eval().cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    return network, state.statistics()
 
 
 def started(prepared: Prepared, plan: Plan, seed: int) -> Network:
@@ -87,7 +87,9 @@ class NetworkTask(Task):
     ) -> None:
         self.prepared, self.plan, self.context = prepared, plan, context
         self.pictures, self.ahead = pictures, ahead
-        self.learning = started(prepared, plan, context.seed).to(context.device)
+        # Channels last: the same numbers to rounding, a quarter less time of a processor.
+        start = started(prepared, plan, context.seed)
+        self.learning = start.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.kept = averaged(self.learning)
         self.network = nn.ModuleDict({"learning": self.learning, "kept": self.kept})
         self.optimiser = torch.optim.Adam(parameter_groups(self.learning, plan.decay), lr=plan.rate)
@@ -104,7 +106,7 @@ class NetworkTask(Task):
 
     def key(self) -> str:
         """Return the digest of settings, pictures and context."""
-        return key_of("prn 1", self.prepared.settings, self._seen(), self.context)
+        return key_of("prn 2", self.prepared.settings, self._seen(), self.context)
 
     def _seen(self) -> Iterator[np.ndarray]:
         return iter(self.prepared.images)
@@ -115,7 +117,9 @@ class NetworkTask(Task):
         if number != self._number:
             self._pool, self._number = None, number  # one pool in memory at a time
             drawn = self.ahead.pool(number, last=(number + 1) * self.renewed_every >= steps)
-            self._pool = encode_pool(drawn, self.prepared.features, self.prepared.bank, self.context.device)
+            self._pool = encode_pool(
+                drawn, self.prepared.images, self.prepared.features, self.prepared.bank, self.context.device
+            )
 
     def take(self, step: int, steps: int) -> float:
         """Take one step on the next batch of a shuffled pool."""

@@ -129,23 +129,39 @@ def test_an_empty_cluster_gets_the_farthest_row():
 
 def test_equal_references_make_one_prototype():
     """References that do not differ at all give fewer prototypes than asked for, and no number that is none."""
-    learnt = learn_prototypes(torch.ones(12, 2, 4, 4), 3, 0)
+    learnt, members = learn_prototypes(torch.ones(12, 2, 4, 4), 3, 0)
     assert learnt.maps.shape == (1, 2, 4, 4)
-    assert learnt.counts.tolist() == [12]
+    assert (learnt.counts.tolist(), members.tolist()) == ([12], [0] * 12)
     assert (learnt.radius, learnt.alignment) == (0.0, 0.0)
 
 
 def test_prototypes_are_the_means_of_their_references():
-    """Each is the mean of its group; radius and alignment are those of plain distances."""
+    """Each is the mean of its group, its radius that of plain distances."""
     rows = blobs(3, 5, length=32)
-    learnt = learn_prototypes(rows.view(15, 2, 4, 4), 3, 0)
-    plain = rows.double().numpy()
-    own = np.sqrt(((plain[:, None] - learnt.maps.flatten(1).double().numpy()[None]) ** 2).sum(2)).min(1)
-    between = np.sqrt(((plain[:, None] - plain[None]) ** 2).sum(2)).sum() / (15 * 14)
+    learnt, members = learn_prototypes(rows.view(15, 2, 4, 4), 3, 0)
+    for number in range(3):
+        torch.testing.assert_close(learnt.maps[number].flatten(), rows[members == number].mean(0))
+    own = (rows - learnt.maps.flatten(1)[members]).square().sum(1).sqrt()
     assert learnt.counts.tolist() == [5, 5, 5]
-    assert learnt.radius == pytest.approx(own.max(), rel=1e-5)
-    assert learnt.alignment == pytest.approx(own.mean() / between, rel=1e-5)
-    assert learnt.alignment < 0.8
+    assert learnt.radius == pytest.approx(float(own.max()), rel=1e-5)
+
+
+@pytest.mark.parametrize("groups", [3, 1])
+def test_alignment_is_that_of_frames_the_prototypes_do_not_know(groups):
+    """Each reference's distance is to the mean of the others of its group; one that is alone is measured to another."""
+    rows = torch.cat((blobs(groups, 5, length=32), torch.full((1, 32), 90.0)))
+    learnt, members = learn_prototypes(rows.view(-1, 2, 4, 4), groups + 1, 0)
+    plain = rows.double().numpy()
+    apart = []
+    for number in range(len(plain)):
+        means = [
+            plain[(members == group) & (np.arange(len(plain)) != number)].mean(0)
+            for group in range(groups + 1)
+            if ((members == group) & (np.arange(len(plain)) != number)).any()
+        ]
+        apart.append(min(np.linalg.norm(plain[number] - mean) for mean in means))
+    between = np.sqrt(((plain[:, None] - plain[None]) ** 2).sum(2)).sum() / (len(plain) * (len(plain) - 1))
+    assert learnt.alignment == pytest.approx(np.mean(apart) / between, rel=1e-4)
 
 
 def test_an_inserted_frame_moves_its_prototype_or_becomes_one():

@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from edgead import Delivered, Feed, Publisher, PublisherContext, Secret
 from plugins.publishers.background import in_background
+from plugins.publishers.opcua.nodeset import check_nodeset
 from plugins.publishers.options import ListeningOptions, Port, own
 
 #: How long the main thread waits for a result before it looks at acknowledgements.
@@ -62,6 +63,12 @@ class OpcUa(Publisher):
     options_model = OpcUaOptions
     modules = ("asyncua",)
     requirement = "edgead[opcua]"
+
+    def check(self, options: BaseModel, base: Path) -> None:
+        """Look at the NodeSet, if one is named."""
+        nodeset = own(options, OpcUaOptions).nodeset
+        if nodeset is not None:
+            check_nodeset(base / nodeset)
 
     def run(self, feed: Feed, options: BaseModel, context: PublisherContext) -> None:
         """Serve until told to stop."""

@@ -11,8 +11,8 @@ from asyncua import ua
 
 from edgead import ConfigError
 from plugins.publishers.opcua.nodes import Space
+from plugins.publishers.opcua.nodeset import NAMESPACE
 
-NAMESPACE = "http://opcfoundation.org/UA/MachineVision"
 #: Number of the node of VisionSystemType.
 SYSTEM = 1003
 #: The abstract structure of three others that add no field, and those.

@@ -12,7 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from calibration.conformance import answering, lasting, learning, programs
-from calibration.conformance.outcomes import PROMISES, BrokenError, Outcome, kept
+from calibration.conformance.outcomes import PROMISES, BrokenError, NotedError, Outcome, kept
 from calibration.conformance.subject import Subject
 from runtime.errors import EdgeadError
 from runtime.registry import RegisteredDetector, Registry
@@ -85,6 +85,29 @@ class Wide(torch.nn.Module):
         return anomaly_map, anomaly_map.amax((1, 2))
 
 
+class Median(torch.nn.Module):
+    """An antialiased resize, which engines get as products, and a median, which they do not get."""
+
+    def forward(self, frames, mean, spread):
+        """Inspect."""
+        planes = frames.permute(0, 3, 1, 2).to(torch.float32)
+        small = torch.nn.functional.interpolate(planes, size=mean.shape, mode="bilinear", antialias=True)
+        anomaly_map = (small.mean(1) - mean).abs() / spread
+        return anomaly_map, self.score(anomaly_map.flatten(1))
+
+    def score(self, values):
+        """Reduce a map to its score."""
+        return values.median(1).values
+
+
+class Largest(Median):
+    """The same with nothing an engine refuses."""
+
+    def score(self, values):
+        """Reduce a map to its score."""
+        return values.amax(1)
+
+
 def forgetful(_self, _content, bank, _index):
     """Empty the bank that was lent."""
     bank["mean"].zero_()
@@ -147,6 +170,17 @@ def test_a_broken_promise_is_named(what, subject):
     with pytest.raises(BrokenError) as broken:
         check(subject(**members))
     assert cause in broken.value.cause
+
+
+def test_what_engines_refuse_is_said_by_lint(subject):
+    """An operation no engine takes is noted by its name; one that is said otherwise for engines is not."""
+    with pytest.raises(NotedError, match=r"^TensorRT would not run it: aten\.median"):
+        programs.lint(subject(graph=lambda *_: Median()))
+
+
+def test_what_engines_get_otherwise_passes_lint(subject):
+    """A resize with antialiasing and a move of uint8 become other operations first: nothing is noted."""
+    assert programs.lint(subject(graph=lambda *_: Largest())) == "nothing to replace"
 
 
 def test_a_refusal_of_the_family_is_an_answer(subject):

@@ -1,0 +1,45 @@
+"""Training with real defects by command line: a folder of images and masks, as a user has them."""
+
+import shutil
+
+import pytest
+
+from runtime.testing.product import DEFECTS
+
+#: A training too short to be worth anything.
+SHORT = ("--set", "image_size=128", "--set", "width=4", "--set", "train_steps=2", "--threads", "1")
+
+
+@pytest.fixture
+def defects(dataset, tmp_path):
+    """Return a folder with one part of each kind of defect and its mask."""
+    folder = tmp_path / "bad"
+    (folder / "masks").mkdir(parents=True)
+    for kind in DEFECTS:
+        [image] = (dataset / "test" / kind).iterdir()
+        shutil.copy(image, folder / f"{kind}.png")
+        shutil.copy(dataset / "ground_truth" / kind / f"{image.stem}_mask.png", folder / "masks" / f"{kind}_mask.png")
+    return folder
+
+
+@pytest.mark.slow
+def test_prn_trains_with_real_defects(dataset, defects, tmp_path, run):
+    """The template says how many real defects it was trained with; the checkpoint is gone when it is stored."""
+    store, checkpoint = tmp_path / "store", tmp_path / "unfinished"
+    places = ("--store", store, "--defects", defects, "--checkpoint", checkpoint)
+    done = run("calibrate", dataset, "--product", "part", "--detector", "prn", *places, *SHORT, "--json")
+    assert done.code == 0
+    shown = run("templates", "show", done.last["template"], "--store", store, "--json").last
+    assert shown["statistics"]["defects"] == len(DEFECTS)
+    assert shown["thresholds"]["image"] is not None
+    assert not list(checkpoint.iterdir())
+
+
+def test_a_defect_without_its_mask_is_named_before_training(dataset, defects, tmp_path, run):
+    """The image whose mask is missing is named with the place the mask belongs to, and nothing is stored."""
+    (defects / "masks" / "dent_mask.png").unlink()
+    places = ("--store", tmp_path / "store", "--defects", defects)
+    done = run("calibrate", dataset, "--product", "part", "--detector", "prn", *places, *SHORT)
+    assert done.code == 2
+    assert f"expected a mask for dent.png at {defects / 'masks' / 'dent_mask.png'}, found none" in done.err
+    assert not (tmp_path / "store").exists()
