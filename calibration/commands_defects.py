@@ -27,8 +27,8 @@ def preview(
         Path | None, typer.Option("--defects", help="Folder of real defects with masks/, to paste as training does.")
     ] = None,
     recipe: Annotated[
-        str, typer.Option(help="varied (training by default), paper or paper-texture (`train: full`).")
-    ] = "varied",
+        str, typer.Option(help="varied-areas (training by default), varied, paper or paper-texture (`train: full`).")
+    ] = "varied-areas",
     count: Annotated[int, typer.Option(min=1, max=400, help="Defects on the sheet.")] = 24,
     size: Annotated[int, typer.Option(min=64, max=1024, help="Side frames are resized to, pixels.")] = 320,
     seed: Annotated[int, typer.Option(min=0, help="Seed of every random choice.")] = 0,

@@ -30,7 +30,7 @@ class PreviewJob:
     out: Path
     textures: Path | None = None
     defects: Path | None = None
-    recipe: str = "varied"
+    recipe: str = "varied-areas"
     count: int = 24
     size: int = 320
     seed: int = 0

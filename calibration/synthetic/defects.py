@@ -1,7 +1,7 @@
 """One synthetic defect: where it is, what it is made of, and how it is laid over a good frame (CPR spec, 7.2).
 
-mask     Perlin blobs, or (ours) strokes and spots, cut down to what touches the part
-source   foreign texture, or "structural": the frame itself, distorted and its cells shuffled
+mask     Perlin blobs, or (ours) strokes, spots and large areas, cut down to what touches the part
+source   foreign texture, or "structural": the frame itself, distorted and its cells shuffled; (ours) one even colour
 blend    one opacity for the whole defect, outside the mask the frame is untouched
 """
 
@@ -17,7 +17,7 @@ from calibration.synthetic.extended import PASTED, REAL, Patch, paste_defects, p
 from calibration.synthetic.operations import ALL, distort
 from calibration.synthetic.perlin import LEAST_AREA, MOST_DRAWS, ON_PART, keep_on_part, perlin_mask
 from calibration.synthetic.placed import place_defect
-from calibration.synthetic.shapes import spot_mask, stroke_mask
+from calibration.synthetic.shapes import area_mask, spot_mask, stroke_mask
 from calibration.synthetic.textures import TextureSource, as_rgb, texture_source
 from runtime.detector import MaskedFrame
 from runtime.errors import ConfigError
@@ -28,7 +28,10 @@ Rng = np.random.Generator
 CELLS = 16
 #: Pixels below which a stroke or spot is no defect; Perlin blobs must be larger (``LEAST_AREA``).
 LEAST_PX = 12
-_MASKS = {"perlin": perlin_mask, "stroke": stroke_mask, "spot": spot_mask}
+#: An even colour lies between these percentiles of the frame's levels, or so many levels beyond them.
+EVEN_PERCENTILES = (1, 99)
+EVEN_BEYOND = 20.0
+_MASKS = {"perlin": perlin_mask, "stroke": stroke_mask, "spot": spot_mask, "area": area_mask}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,16 +39,18 @@ class DefectRecipe:
     """How defects are drawn; the defaults are the CPR paper's for parts with a background. Shares are 0..1.
 
     ``clean``: share of frames left as they are. ``structural``: share of defects made of the frame itself.
-    ``strokes``, ``spots``: share of masks that are not Perlin blobs. ``opacity``: range of the blend. ``cells``: a
-    structural defect's frame is cut into cells x cells. Where there are real defects, ``real``: share of frames that
-    one of them stands in for; ``pasted``: share of frames they are pasted into; ``placed``: one of them, on the part
-    (PRN's way), not up to five anywhere (CPR's).
+    ``strokes``, ``spots``, ``areas``: share of masks that are not Perlin blobs. ``even``: share of areas of one colour.
+    ``opacity``: range of the blend. ``cells``: a structural defect's frame is cut into cells x cells. Where there are
+    real defects, ``real``: share of frames that one of them stands in for; ``pasted``: share of frames they are pasted
+    into; ``placed``: one of them, on the part (PRN's way), not up to five anywhere (CPR's).
     """
 
     clean: float = 0.1
     structural: float = 0.5
     strokes: float = 0.0
     spots: float = 0.0
+    areas: float = 0.0
+    even: float = 0.0
     opacity: tuple[float, float] = (0.5, 1.0)
     cells: int = CELLS
     real: float = REAL
@@ -53,11 +58,13 @@ class DefectRecipe:
     placed: bool = False
 
 
-#: Ready-made: the paper's for parts and for surfaces; ours, with fainter, thinner and smaller defects among them.
+#: Ready-made: the paper's for parts and for surfaces; ours, with fainter, thinner and smaller defects among them, and
+#: with large areas, too, so that what learns from them knows the inside of a large defect as well as its rim.
 DEFECT_RECIPES = {
     "paper": DefectRecipe(),
     "paper-texture": DefectRecipe(structural=0.0),
     "varied": DefectRecipe(strokes=0.25, spots=0.25, opacity=(0.3, 1.0)),
+    "varied-areas": DefectRecipe(strokes=0.25, spots=0.25, areas=0.25, even=0.5, opacity=(0.3, 1.0)),
 }
 
 
@@ -140,8 +147,7 @@ def plant_defect(
     if rng.random() < recipe.clean:
         return PlantedDefect(rgb.copy(), np.zeros(rgb.shape[:2], bool), "clean")
     kind, mask = draw_mask(rgb.shape[:2], rng, recipe, foreground)
-    structural = rng.random() < recipe.structural
-    material = structural_source(rgb, rng, recipe.cells) if structural else _fitted(source, rgb, rng)
+    made_of, material = draw_material(rgb, kind, rng, recipe, source)
     # A grey camera sees no colour: with it every defect would be told by that alone.
     if _is_grey(rgb):
         material = np.repeat(material.mean(axis=2, keepdims=True), 3, axis=2)
@@ -149,7 +155,7 @@ def plant_defect(
     blended = opacity * material[mask].astype(np.float32) + (1.0 - opacity) * rgb[mask].astype(np.float32)
     damaged = rgb.copy()
     damaged[mask] = blended.astype(np.uint8)
-    return PlantedDefect(damaged, mask, f"{kind} {'structural' if structural else 'texture'}")
+    return PlantedDefect(damaged, mask, f"{kind} {made_of}")
 
 
 def draw_mask(
@@ -161,7 +167,8 @@ def draw_mask(
     """
     for _ in range(MOST_DRAWS):
         draw = rng.random()
-        kind = "stroke" if draw < recipe.strokes else "spot" if draw < recipe.strokes + recipe.spots else "perlin"
+        upto = np.cumsum((recipe.strokes, recipe.spots, recipe.areas))
+        kind = ("stroke", "spot", "area", "perlin")[int(np.searchsorted(upto, draw, side="right"))]
         least = LEAST_AREA * shape[0] * shape[1] if kind == "perlin" else LEAST_PX
         mask = keep_on_part(_MASKS[kind](shape, rng), foreground, least)
         if mask.any():
@@ -171,6 +178,20 @@ def draw_mask(
         f"synthetic defects: expected room for a defect on the part, found none in {MOST_DRAWS} draws on {shape[1]} x "
         f"{shape[0]} px of which {part:.1%} are part: turn the foreground off, or use larger frames"
     )
+
+
+def draw_material(
+    rgb: np.ndarray, kind: str, rng: Rng, recipe: DefectRecipe, source: TextureSource
+) -> tuple[str, np.ndarray]:
+    """Return what a defect of a mask's ``kind`` is made of: its name, and uint8 RGB [H, W, 3]."""
+    structural = rng.random() < recipe.structural
+    if kind == "area" and rng.random() < recipe.even:
+        low, high = np.percentile(rgb, EVEN_PERCENTILES, axis=(0, 1))
+        colour = np.clip(rng.uniform(low - EVEN_BEYOND, high + EVEN_BEYOND), 0, 255).astype(np.uint8)
+        return "even", np.broadcast_to(colour, rgb.shape)
+    if structural:
+        return "structural", structural_source(rgb, rng, recipe.cells)
+    return "texture", _fitted(source, rgb, rng)
 
 
 def structural_source(image: np.ndarray, rng: Rng, cells: int = CELLS) -> np.ndarray:

@@ -155,8 +155,8 @@ class Cpr(Detector):
         return bench_cpr(self.settings_model(), progress, threads=count, quick=quick, device=device)
 
     def _settings(self, content: TemplateContent) -> CprSettings:
-        # Templates of before this setting have nothing but their heads' channels.
-        settings = self.settings_model.model_validate({"raw_share": 0.0, **content.settings})
+        # Templates of before these settings have nothing but their heads' channels, and one map.
+        settings = self.settings_model.model_validate({"raw_share": 0.0, "score_from": "map", **content.settings})
         if not settings.resolved:
             raise TemplateError(f"{self.name}: the template's settings are not resolved: calibrate again")
         return settings

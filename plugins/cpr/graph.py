@@ -96,14 +96,26 @@ class Branches(nn.Module):
 
 
 class Comparison(nn.Module):
-    """A frame's branches and the bank -> (map [B, S, S], score [B]): rank, compare, fuse, weigh, smooth, score."""
+    """A frame's branches and the bank -> (map [B, S, S], score [B]): rank, compare, fuse, weigh, smooth, score.
+
+    With ``score_from`` fine or raw the score is that of a second map, in which the raw features of the coarsest layer,
+    or of every one, stand alone.
+    """
 
     enlarge: Tensor
     finish: Tensor
 
     def __init__(self, settings: CprSettings) -> None:
         super().__init__()
-        size, sides = settings.image_size, [side for _, side in map_shapes(settings)]
+        size, shapes = settings.image_size, map_shapes(settings)
+        sides = [side for _, side in shapes]
+        self.raw_share = settings.raw_share
+        first = {"fine": len(shapes) - 1, "raw": 0}.get(settings.score_from, len(shapes))
+        self.raw_levels = range(first, len(shapes))  # of the score
+        for level in self.raw_levels:
+            channels = shapes[level][0]
+            raw = (torch.arange(channels + settings.local_width) < channels).to(torch.float32)
+            self.register_buffer(f"raw{level}", raw.view(1, -1, 1, 1), persistent=False)
         form = TiledRetrieval if settings.retrieval == "tiled" else ShiftedRetrieval
         self.nearest, self.size = settings.nearest, size
         self.top = score_pixels_of(settings)
@@ -127,12 +139,18 @@ class Comparison(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Compare; see ``CprGraph``."""
         log_references, empty, *rest = bank
+        banks = rest[-len(self.scales) :]
         chosen = self.ranked(histograms, log_references, empty)
-        fused = self.fused(self.distances(local, rest[-len(self.scales) :], chosen))
-        if foreground is not None:
-            fused = self.enlarged(fused) * self.weight(foreground, rest[0], chosen)
-        anomaly_map = self.finished(fused)
-        return anomaly_map, self.score(anomaly_map)
+        weight = None if foreground is None else self.weight(foreground, rest[0], chosen)
+
+        def mapped(distances: Sequence[Tensor]) -> Tensor:
+            fused = self.fused(distances)
+            return self.finished(fused if weight is None else self.enlarged(fused) * weight)
+
+        found = self.distances(local, banks, chosen)
+        anomaly_map = mapped(found)
+        scored = mapped(self.scored_distances(found, local, banks, chosen)) if self.raw_levels else anomaly_map
+        return anomaly_map, self.score(scored)
 
     def ranked(self, histograms: Tensor, log_references: Tensor, empty: Tensor) -> Tensor:
         """Return the rows of the references to compare with, int64 [B, K]."""
@@ -141,6 +159,17 @@ class Comparison(nn.Module):
     def distances(self, local: Sequence[Tensor], banks: Sequence[Tensor], chosen: Tensor) -> list[Tensor]:
         """Return each scale's distances, [B, Hj, Wj]."""
         return [scale(each, bank, chosen) for scale, each, bank in zip(self.scales, local, banks, strict=True)]
+
+    def scored_distances(
+        self, found: Sequence[Tensor], local: Sequence[Tensor], banks: Sequence[Tensor], chosen: Tensor
+    ) -> list[Tensor]:
+        """Return ``found``, at ``raw_levels`` the distances of the raw features alone, from the same bank."""
+        distances = list(found)
+        for level in self.raw_levels:
+            raw = local[level] * self.get_buffer(f"raw{level}")
+            # The bank's raw part is sqrt(share) long.
+            distances[level] = 1.0 - (1.0 - self.scales[level](raw, banks[level], chosen)) / self.raw_share**0.5
+        return distances
 
     def fused(self, maps: Sequence[Tensor]) -> Tensor:
         """Return the sum of the scales' distances at the finest one's size, [B, H1, W1]."""

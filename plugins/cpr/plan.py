@@ -61,7 +61,10 @@ PAPER_STEPS = {"object": 40_000, "texture": 500}
 
 
 def plan_of(settings: CprSettings, bytes_a_picture: int) -> Plan:
-    """Return the plan for resolved settings; the pool is cut to ``POOL_BYTES`` at ``bytes_a_picture`` a picture."""
+    """Return the plan for resolved settings; the pool is cut to ``POOL_BYTES``.
+
+    ``bytes_a_picture``: of the maps of one picture, or of one of its references.
+    """
     parts = settings.kind == "object"
     if settings.train == "full":
         plan = Plan(
@@ -72,10 +75,10 @@ def plan_of(settings: CprSettings, bytes_a_picture: int) -> Plan:
     else:
         plan = Plan(
             steps=150, batch=16, window=80, pairs=128, remote=False, pictures=256, uses=64, compared=1, from_raw=True,
-            warm_up=20, last_rate=0.05, examinations=3, patience=2, recipe=DEFECT_RECIPES["varied"],
+            warm_up=20, last_rate=0.05, examinations=3, patience=2, recipe=DEFECT_RECIPES["varied-areas"],
         )  # fmt: skip
     if settings.train_steps != "auto":
         plan = replace(plan, steps=settings.train_steps)
-    room = max(plan.batch, POOL_BYTES // max(1, bytes_a_picture))
+    room = max(plan.batch, POOL_BYTES // max(1, bytes_a_picture * (1 + plan.compared)))
     # No more pictures than are used once: a short training draws few.
     return replace(plan, pictures=min(plan.pictures, room, plan.steps * plan.batch))

@@ -37,20 +37,22 @@ class Picture:
     """One training picture and its references: uint8 RGB [S, S, 3] each, and what pairs are drawn by.
 
     ``references``: (number, picture); the number is that of a reference as it came, -1 of one that was augmented.
-    ``weights`` float16 [S, S], or None (all pixels alike). ``mask`` bool [S, S].
+    ``weights`` float16 [S, S], or None (all pixels alike). ``mask`` bool [S, S]. ``large``: whether the defect is a
+    large area.
     """
 
     image: np.ndarray
     mask: np.ndarray
     weights: np.ndarray | None
     references: tuple[tuple[int, np.ndarray], ...]
+    large: bool
 
 
 @dataclass(frozen=True)
 class Pool:
     """Encoded pictures. ``maps``: per layer float16 [rows, H, W, C] on the device; pictures first, then references.
 
-    ``references`` int64 [pictures, R]: rows of each picture's references.
+    ``references`` int64 [pictures, R]: rows of each picture's references. ``large`` bool [pictures].
     """
 
     maps: tuple[Tensor, ...]
@@ -58,6 +60,7 @@ class Pool:
     masks: np.ndarray
     guarded: np.ndarray
     weights: np.ndarray | None
+    large: np.ndarray
 
     def __len__(self) -> int:
         return len(self.masks)
@@ -108,7 +111,7 @@ class Pictures:
         varied = augmented(references[0][1], rng) if vary else references[0][1]
         if varied is not references[0][1]:
             references[0] = (-1, varied)
-        return Picture(image, planted.mask, weights, tuple(references))
+        return Picture(image, planted.mask, weights, tuple(references), planted.kind.startswith("area"))
 
     def near(self, number: int) -> np.ndarray:
         """Return the frames a frame may be compared with, most like it first, int64 [n], n > 0."""
@@ -154,7 +157,7 @@ def encode_pool(drawn: Iterator[Picture], features: Features, device: str) -> Po
     """Encode pictures and their references, each different one once."""
     encoder = _Encoder(features, device)
     rows, references, known = [], [], {}
-    masks, weights = [], []
+    masks, weights, large = [], [], []
     for picture in drawn:
         rows.append(encoder.add(picture.image))
         for number, reference in picture.references:
@@ -163,6 +166,7 @@ def encode_pool(drawn: Iterator[Picture], features: Features, device: str) -> Po
             references.append(known[number])
         masks.append(picture.mask)
         weights.append(picture.weights)
+        large.append(picture.large)
     maps = encoder.maps(first=rows)
     # Rows were handed out in the order pictures came; those of pictures are moved to the front.
     order = {row: place for place, row in enumerate([*rows, *sorted(set(references))])}
@@ -172,6 +176,7 @@ def encode_pool(drawn: Iterator[Picture], features: Features, device: str) -> Po
         masks=np.stack(masks),
         guarded=np.stack([guarded_mask(mask) for mask in masks]),
         weights=None if weights[0] is None else np.stack([each for each in weights if each is not None]),
+        large=np.array(large),
     )
 
 

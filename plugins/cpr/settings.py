@@ -48,6 +48,10 @@ class CprSettings(BaseModel):
     raw_share: Annotated[float, Field(ge=0, le=0.9)] = 0.0
     """How much of a compared cosine is that of the backbone's own features where heads were trained, the rest is the
     heads'; 0 = the heads alone, as in the paper and always with a `head_file`. Their channels join the bank's."""
+    score_from: Literal["auto", "map", "fine", "raw"] = "auto"
+    """What the image score is taken of where heads were trained beside a `raw_share`: "map" = the anomaly map; "fine" =
+    one in which the coarsest layer's backbone features stand alone; "raw" = one in which every layer's do; "auto" =
+    fine where training spared enough references to judge heads by, else raw; without a `raw_share` map."""
     head_file: str | None = None
     """Path of a checkpoint of the authors with trained local heads, instead of training."""
     kind: Literal["auto", "object", "texture"] = "auto"
@@ -97,6 +101,8 @@ class CprSettings(BaseModel):
             )
         if self.head_file is not None and self.train != "none" and "train" in self.model_fields_set:
             raise ValueError("head_file: expected train none, because the file's heads are used as they are")
+        if self.score_from in ("fine", "raw") and (self.head_file is not None or not self.raw_share):
+            raise ValueError(f"score_from: expected a raw_share above 0 and no head_file for {self.score_from}")
         return self
 
     @property
@@ -107,7 +113,7 @@ class CprSettings(BaseModel):
     @property
     def resolved(self) -> bool:
         """Tell whether nothing is left to be chosen: only then can a graph be built."""
-        return "auto" not in (self.layers, self.kind, self.foreground, self.score_pixels)
+        return "auto" not in (self.layers, self.kind, self.foreground, self.score_pixels, self.score_from)
 
 
 class CprFastSettings(CprSettings):
@@ -127,7 +133,7 @@ class CprFasterSettings(CprSettings):
     raw_share: Annotated[float, Field(ge=0, le=0.9)] = 0.5
     """How much of a compared cosine is that of the backbone's own features where heads were trained, the rest is the
     heads'; 0 = the heads alone, as in the paper and always with a `head_file`. Their channels join the bank's."""
-    nearest: Annotated[int, Field(ge=1, le=100)] = 20
+    nearest: Annotated[int, Field(ge=1, le=100)] = 40
     """References each frame is compared with, those most like it as a whole; time grows with it, not with the bank.
     The paper's are 10."""
 

@@ -49,7 +49,7 @@ def train_heads(
     unseen = spared(len(encoded))
     usable = [number for number in range(len(encoded)) if number not in set(unseen)]
     shapes = map_shapes(settings)
-    plan = plan_of(settings, 2 * 2 * sum(channels * side**2 for channels, side in shapes))
+    plan = plan_of(settings, 2 * sum(channels * side**2 for channels, side in shapes))
     seed = context.seed
     defects = SyntheticDefects(
         encoded.references, textures=context.textures, defects=context.defects, recipe=plan.recipe, seed=seed
@@ -133,7 +133,7 @@ class _HeadsTask(Task):
         self._number = -1
 
     def key(self) -> str:
-        return key_of("cpr 2", self.settings, self._seen(), self.context)
+        return key_of("cpr 3", self.settings, self._seen(), self.context)
 
     def _seen(self) -> Iterator[np.ndarray]:
         return (self.pictures.resized(number) for number in range(len(self.pictures.frames)))

@@ -14,6 +14,7 @@ from edgead import ConfigError, DetectorContext, Frame, TemplateError
 from plugins.backbones import normaliser, random_backbone
 from plugins.cpr import Cpr, CprFast, CprFaster, learning
 from plugins.cpr.graph import Branches, Comparison, Features, Learnt
+from plugins.cpr.learning import ENOUGH_UNSEEN, score_source
 from plugins.cpr.lrb import LocalHeads
 from plugins.cpr.settings import CprFasterSettings, map_shapes
 from plugins.cpr.templates import learnt_of, learnt_tensors
@@ -117,10 +118,47 @@ def test_trained_heads_are_those_of_the_reference(detector, cpr, frames, damaged
     assert abs(found[0] - inspected(detector, raw, damaged)[0]).max() > 1e-3
 
 
+@pytest.mark.parametrize("retrieval", ["tiled", "shifted"])
+@pytest.mark.parametrize("kind", ["object", "texture"])
+def test_a_score_from_raw_features_is_that_of_the_untrained_graph(detector, frames, damaged, retrieval, kind):
+    """With ``score_from`` raw the map is the heads' and the score is, but for rounding, what raw features give."""
+    settings = {"retrieval": retrieval, "kind": kind, "raw_share": 0.3}
+    raw = inspected(detector, learnt(detector, frames[:4], **settings), damaged)
+    maps = {}
+    for source in ("map", "fine", "raw"):
+        content = learnt(detector, frames[:4], **settings)
+        content = replace(content, settings=dict(content.settings) | {"score_from": source})
+        maps[source] = inspected(detector, with_heads(detector, content, frames[:4]), damaged)
+    for source in ("fine", "raw"):
+        np.testing.assert_array_equal(maps[source][0], maps["map"][0])
+        assert abs(maps[source][1] - maps["map"][1]) > 1e-3
+    assert maps["raw"][1] == pytest.approx(raw[1], abs=1e-5)
+    assert abs(maps["fine"][1] - raw[1]) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("heads", "unseen", "settings", "source"),
+    [
+        (True, ENOUGH_UNSEEN, {}, "fine"),
+        (True, ENOUGH_UNSEEN - 1, {}, "raw"),
+        (True, 0, {}, "raw"),
+        (True, 0, {"score_from": "map"}, "map"),
+        (True, ENOUGH_UNSEEN, {"score_from": "raw"}, "raw"),
+        (True, 0, {"score_from": "fine"}, "fine"),
+        (True, 0, {"raw_share": 0.0}, "map"),
+        (False, 0, {"score_from": "raw"}, "map"),
+    ],
+)
+def test_heads_count_in_the_score_where_training_spared_enough(heads, unseen, settings, source):
+    """Few spared references leave the score to raw features, if the bank has them; what is set is kept."""
+    given = LocalHeads((24, 40, 112), 8) if heads else None
+    assert score_source(CprFasterSettings(**settings), given, {"unseen": list(range(unseen))}) == source
+
+
 def test_templates_of_before_raw_shares_have_heads_alone(detector, frames, damaged):
     """A template whose settings do not know of raw features beside the heads' is read as what it is."""
     content = with_heads(detector, learnt(detector, frames[:3], kind="texture", raw_share=0.0), frames[:3])
-    settings = {name: each for name, each in content.settings.items() if name != "raw_share"}
+    settings = {name: each for name, each in content.settings.items() if name not in ("raw_share", "score_from")}
     found = inspected(detector, replace(content, settings=settings), damaged)
     assert_same_answer(found, inspected(detector, content, damaged), atol=0)
 

@@ -30,6 +30,9 @@ def test_presets_spell_out_the_defaults(detector):
         ({"layers": ("stage2", "stage1")}, r"found \[8, 4\]"),
         ({"blur_kernel": 32}, "odd number, found 32"),
         ({"head_file": "x.pth", "train": "full"}, "used as they are"),
+        ({"score_from": "raw", "raw_share": 0}, "raw_share above 0"),
+        ({"score_from": "raw", "head_file": "x.pth"}, "no head_file"),
+        ({"score_from": "fine", "raw_share": 0}, "no head_file for fine"),
         ({"references": 3}, "Extra inputs"),
     ],
 )
@@ -45,7 +48,7 @@ def test_only_the_embedded_form_leaves_the_paper():
         paper = detector.settings_model()
         assert (len(paper.layer_names), paper.nearest, paper.raw_share) == (2, 10, 0.0)
     ours = CprFasterSettings()
-    assert (ours.layer_names, ours.nearest, ours.raw_share) == (("stage1", "stage2", "stage3"), 20, 0.5)
+    assert (ours.layer_names, ours.nearest, ours.raw_share) == (("stage1", "stage2", "stage3"), 40, 0.5)
     assert len(CprFasterSettings(backbone="efficientnet_b0").layer_names) == 2
 
 
@@ -64,7 +67,7 @@ def test_score_takes_the_same_share_of_any_map():
 
 def test_everything_auto_is_unresolved():
     """Settings count as resolved only when nothing is left to choose."""
-    chosen = {"layers": ("stage1",), "kind": "object", "foreground": "on", "score_pixels": 5}
+    chosen = {"layers": ("stage1",), "kind": "object", "foreground": "on", "score_pixels": 5, "score_from": "map"}
     assert CprFasterSettings(**chosen).resolved
     for name in chosen:
         assert not CprFasterSettings(**{**chosen, name: "auto"}).resolved

@@ -78,9 +78,45 @@ def test_strokes_and_spots_are_drawn_as_often_as_asked():
     assert np.median(strokes) <= 3
 
 
-def test_a_seed_says_everything_whatever_the_order(frames):
+def test_areas_are_large_whole_and_as_often_as_asked():
+    """An area is one piece that covers between a twentieth and half of the frame, at places that differ."""
+    recipe, rng = DefectRecipe(strokes=0.2, spots=0.2, areas=0.4), np.random.default_rng(2)
+    drawn = [draw_mask((SIDE, SIDE), rng, recipe) for _ in range(200)]
+    areas = [mask for kind, mask in drawn if kind == "area"]
+    assert 55 < len(areas) < 105
+    for mask in areas:
+        assert 0.04 < mask.mean() < 0.52
+        assert max(each.sum() for each in components(mask)) > 0.7 * mask.sum()
+    covered = np.mean(areas, axis=0)
+    assert covered.min() > 0.05
+    assert covered.max() < 0.6
+
+
+def test_an_even_area_is_of_one_colour(frames):
+    """Opaque even areas hold one colour near the frame's own range, and areas alone are ever even."""
+    recipe = DefectRecipe(clean=0.0, strokes=0.5, areas=0.5, even=1.0, opacity=(1.0, 1.0))
+    defects, image = SyntheticDefects(frames, recipe=recipe, seed=1), frames[0].image
+    drawn = [defects.draw(image, number) for number in range(20)]
+    assert {each.kind.split()[0] for each in drawn if "even" in each.kind} == {"area"}
+    for each in drawn:
+        assert ("even" in each.kind) == each.kind.startswith("area")
+        if "even" in each.kind:
+            assert np.unique(each.image[each.mask], axis=0).shape == (1, 3)
+            assert image.min() - 21 <= each.image[each.mask].min() <= each.image[each.mask].max() <= image.max() + 21
+
+
+def test_no_area_is_drawn_where_a_recipe_has_none(frames):
+    """``varied`` knows three kinds of masks, and ``varied-areas`` is the same with areas among the blobs."""
+    defects = SyntheticDefects(frames, recipe=DEFECT_RECIPES["varied"], seed=3)
+    kinds = {defects.draw(frames[0].image, number).kind.split()[0] for number in range(40)}
+    assert kinds == {"clean", "perlin", "spot", "stroke"}
+    assert replace(DEFECT_RECIPES["varied-areas"], areas=0.0, even=0.0) == DEFECT_RECIPES["varied"]
+
+
+@pytest.mark.parametrize("name", ["varied", "varied-areas"])
+def test_a_seed_says_everything_whatever_the_order(frames, name):
     """Defect 7 is the same drawn first, last, by another object, or by eight threads; another seed gives another."""
-    recipe = DEFECT_RECIPES["varied"]
+    recipe = DEFECT_RECIPES[name]
     one, other = (SyntheticDefects(frames, recipe=recipe, seed=3) for _ in range(2))
     first = [one.draw(frames[0].image, number) for number in range(12)]
     with ThreadPoolExecutor(8) as threads:
