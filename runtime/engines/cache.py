@@ -66,7 +66,10 @@ class EngineCache:
         for path in (self.folder, place):
             check_owner(path)
         check_parents(self.folder)
-        record = self._verify(key, place)
+        try:
+            record = self._verify(key, place)
+        except OSError as error:  # another process evicts or replaces it while we read
+            raise _damaged(place, str(error)) from error
         with suppress(OSError):  # a cache on a read-only file system is read all the same
             os.utime(place)
         return Entry(key, place, record)

@@ -60,8 +60,17 @@ def program_key(
 
     An int8 program is still in fp32: its scales are chosen when it is compiled, and whoever has the same program finds
     the engine made with the scales of whoever came first. Whether they suit another template is the gate's to say.
+    Raises ``EngineError`` where the graph cannot be exported.
     """
-    program = lower(export(detector, content, shape, batch), target.precision)
+    try:
+        program = lower(export(detector, content, shape, batch), target.precision)
+    except Exception as error:  # the per-detector guard: whatever the graph raises, and torch of it
+        frames = "a frame" if batch == 1 else f"{batch} frames at once"
+        said = (str(error).splitlines() or [""])[0]
+        raise EngineError(
+            f"{detector.name}: expected its graph to be exported for {frames} of {' x '.join(map(str, shape))}, found "
+            f"{type(error).__name__}: {said}; docs/detector-plugin.md says what a graph may do"
+        ) from error
     options = dict(backend_of(target.backend).options)
     if target.precision == "int8":
         from runtime.engines.quantisation import VERSION

@@ -96,7 +96,11 @@ class Seat:
         return started
 
     def _join(self, now_ns: int) -> None:
-        self._link, theirs = Link.pair()
+        try:
+            self._link, theirs = Link.pair()
+        except OSError as error:  # no descriptors left: the machine may recover
+            self.gone(now_ns, f"could not be told of {self.name}: {error}")
+            return
         self._attached_ns = now_ns
         with theirs:
             try:
@@ -169,6 +173,9 @@ class Seat:
 
         Raises ``ValueError`` when nobody asked: the worker is then out of step.
         """
+        if self.is_bereaved and self.is_asked:  # said before it died: the frames behind it were begun, maybe
+            self.is_asked = False
+            return
         self.supervisor.alive(self, now_ns, golden=golden)
 
     def heard(self, now_ns: int) -> None:

@@ -48,6 +48,11 @@ class Newcomer:
         """What it wants of an engine."""
         return {key: self.setup[key] for key in ENGINE_KEYS}
 
+    def close(self) -> None:
+        """Let it go unserved: its host sees end-of-file."""
+        self.link.close()
+        self.slots.close()
+
 
 class Door:
     """One end. The host hands over, the worker takes."""

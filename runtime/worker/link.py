@@ -58,7 +58,7 @@ class Link:
         Raises ``EOFError`` when the other side is gone, ``StationError`` for a packet that is not a record.
         """
         try:
-            size = self._socket.recv_into(self._packet)
+            size = self._read()
         except BlockingIOError:
             return None
         except ConnectionError as error:
@@ -72,6 +72,12 @@ class Link:
         if not isinstance(record, dict):
             raise StationError(f"a worker sent {type(record).__name__} where a record was expected")
         return record
+
+    def _read(self) -> int:
+        try:
+            return self._socket.recv_into(self._packet)
+        except ConnectionResetError:  # once, where the other side ended with records unread: first what it had said
+            return self._socket.recv_into(self._packet)
 
     def close(self) -> None:
         """Close this end; the other side sees end-of-file."""

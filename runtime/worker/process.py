@@ -91,8 +91,7 @@ def _refuse_all(door: Door, first: Newcomer, record: dict[str, Any]) -> None:
     while newcomer is not None:
         with contextlib.suppress(EOFError):
             newcomer.link.send(record)
-        newcomer.link.close()
-        newcomer.slots.close()
+        newcomer.close()
         try:
             newcomer = door.take(wait=False)
         except EOFError:

@@ -68,9 +68,9 @@ class Rounds:
         self._is_unfit = False
 
     def serve(self) -> None:
-        """Answer records until every lane has gone, ``MAX_FAILURES`` or a self-test that fails."""
+        """Answer records until nobody is served and the door is closed, ``MAX_FAILURES`` or a self-test that fails."""
         with torch.inference_mode():  # once for all frames: entering it takes as long as a small graph
-            while self._seats and not self._is_unfit and self._failures < MAX_FAILURES:
+            while not self._is_over and not self._is_unfit and self._failures < MAX_FAILURES:
                 if round_ := self._gather():
                     self._answer(round_)
         if self._failures >= MAX_FAILURES:
@@ -88,11 +88,11 @@ class Rounds:
         try:
             if newcomer.engine != self._wanted:
                 link.send({"op": "failed", "error": f"expected a lane for {self._wanted}, found {newcomer.engine}"})
-                link.close()
+                newcomer.close()
                 return
             link.send(self._ready)
         except EOFError:
-            link.close()
+            newcomer.close()
             return
         checks = FrameChecks(setup["exposure"], setup["repeat_limit"], self._signs)
         name = self._engine.detector.name
@@ -118,8 +118,11 @@ class Rounds:
         self._alone = None
         seat.link.close()
         seat.inspector.close()
-        if not self._seats and self._door.fileno() >= 0:
-            self.admit_waiting()  # one that came before the last one went
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether nobody is served and nobody can come: between two lanes a worker waits for the next."""
+        return not self._seats and self._door.fileno() < 0
 
     # --- a round ------------------------------------------------------------------------------------------------
 
@@ -127,7 +130,7 @@ class Rounds:
         """Wait for records; return the lanes whose frames are answered next, no more than the engine takes at once."""
         most = self._engine.batch
         round_: list[Seat] = []
-        while not round_ and self._seats and not self._is_unfit:
+        while not round_ and not self._is_over and not self._is_unfit:
             self._take(self._readable(self._poll, None), round_, most)
         if not self._wait_ns:
             return round_

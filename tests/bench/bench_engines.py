@@ -36,9 +36,9 @@ from runtime.testing.product import SimulatedProduct, write_dataset  # noqa: E40
 from runtime.testing.station import PRODUCT, write_station  # noqa: E402
 
 DETECTORS = ("hetmm", "cpr-faster", "cpr-fast", "cpr")
-#: Settings that leave the arithmetic of inspecting what it is and calibration short.
+#: Settings that leave the arithmetic of inspecting what it is and calibration short: heads, as good as untrained.
 SETTINGS = {"hetmm": {}}
-OTHERS = {"train": "none"}
+OTHERS = {"train_steps": 1}
 PLUGINS = ("plugins.hetmm", "random_backbones")
 #: The plugin modules are imported by worker processes as well: its folder must be on their path.
 HERE = str(Path(__file__).parent)

@@ -96,7 +96,7 @@ def test_a_program_that_fails_is_an_engine_error(case):
     def fail(*_):
         raise RuntimeError("out of memory\nTried to allocate")
 
-    with pytest.raises(EngineError, match=r"3 frames at once failed: out of memory$"):
+    with pytest.raises(EngineError, match=r"3 frames at once failed: RuntimeError: out of memory$"):
         judged(case, fail)
     with pytest.raises(EngineError, match="expected a map of shape"):
         judged(case, lambda frames, _rows: (frames, frames))

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from runtime.engines import cache as cache_module
 from runtime.engines.cache import MANIFEST, EngineCache
 from runtime.errors import EngineError
 
@@ -267,3 +269,18 @@ def test_finding_counts_as_use(cache):
     cache.find(KEY)
     assert [key for key, _, _ in cache.entries()] == [OTHER, KEY]
     assert cache.entries()[-1][2] >= before - 1
+
+
+def test_an_entry_that_goes_while_it_is_read(cache, monkeypatch):
+    """An entry another process evicts between two of our looks is damage, not a raw error: who reads can go on."""
+    place = publish(cache).folder
+    digest = cache_module._sha256
+
+    def evicted(path):
+        shutil.rmtree(place)
+        return digest(path)
+
+    monkeypatch.setattr(cache_module, "_sha256", evicted)
+    with pytest.raises(EngineError, match="is damaged"):
+        cache.find(KEY)
+    assert cache.find(KEY) is None

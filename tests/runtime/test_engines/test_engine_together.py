@@ -1,6 +1,7 @@
 """Engines for several frames: built beside the others, approved apart, and never in the way of one frame at a time."""
 
 import pytest
+import torch
 
 from runtime.engines import choice
 from runtime.engines.ahead import build_station, is_ready, settings_of
@@ -144,3 +145,36 @@ def test_a_station_that_wants_batches_is_ready_with_them(spot, shop, tmp_path):
     assert settings_of(loaded).batch == 3
     cameras["top"]["worker"] = "own"  # nobody's frames would ever go beside its own
     assert settings_of(load_station(write_station(tmp_path, cameras, store="store", worker=worker))).batch == 1
+
+
+class Lonely(torch.nn.Module):
+    """A graph that somebody wrote for one frame."""
+
+    def __init__(self, graph):
+        super().__init__()
+        self.one = graph
+
+    def forward(self, frames, rows):
+        """Answer one frame; ``ValueError`` for several."""
+        if len(frames) != 1:
+            raise ValueError(f"expected one frame, found {len(frames)}")
+        return self.one(frames, rows)
+
+
+@pytest.mark.parametrize(
+    ("backend", "words"),
+    [("eager", "failed: ValueError: expected one frame, found 3"), ("inductor", "of 32 x 40 x 3, found Unsupported")],
+)
+def test_a_graph_for_one_frame_only(spot, shop, monkeypatch, backend, words):
+    """A detector that cannot take several frames, whatever it raises, runs one by one, and both steps say why."""
+    graph = spot.Spot.graph
+    monkeypatch.setattr(spot.Spot, "graph", lambda *each: Lonely(graph(*each)))
+    template = shop.put(spot.content_of(2))
+    one, several = shop.build(template, batch=3)
+    assert one.note == ""
+    assert "3 frames at once of 32 x 40 x 3" in several.note
+    chosen = shop.choose(template, backend, batch=3)
+    assert (chosen.backend, chosen.engine.batch) == (backend, 1)
+    assert chosen.apart.startswith("frames go one by one: ")
+    assert "3 frames at once" in chosen.apart
+    assert words in chosen.apart

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -22,6 +23,7 @@ from runtime.store import Store
 from runtime.testing.faulty import Faulty
 from runtime.testing.played_worker import PlayedSupervisor, PlayedWorker
 from runtime.testing.station import PRODUCT, put_template, write_station
+from runtime.worker.link import Link
 
 S = 1_000_000_000
 ONE = {"product": PRODUCT, "detector": "faulty", "worker": "shared", "deadline_ms": 60_000, "queue": 4}
@@ -322,3 +324,39 @@ def test_a_worker_that_takes_no_line(hall, monkeypatch):
     assert (lane.worker.state, lane.worker.restarts, lane.worker.link) == (State.DEGRADED, 1, None)
     assert "could not be told of a" in lane.worker.last_error
     hall.ready(lane, now_ns=S)
+
+
+def test_no_descriptor_left_for_a_line(hall, monkeypatch):
+    """A host that may open no more does not end over it: the worker is given up, and started again when it is due."""
+    lane = hall.lane("a")
+
+    def refuse() -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Link, "pair", refuse)
+        assert lane.advance(0) == []
+    assert (lane.worker.state, lane.worker.restarts, lane.worker.link) == (State.DEGRADED, 1, None)
+    assert "Too many open files" in lane.worker.last_error
+    hall.ready(lane, now_ns=S)
+
+
+def test_a_sign_of_life_given_before_the_end_counts(hall):
+    """A frame behind a sign of life that was given may have killed the worker: it is answered, and not tried again.
+
+    What was said behind that sign counts too, though another lane has buried the process before this one reads.
+    """
+    first, second = hall.lane("a"), hall.lane("b")
+    hall.ready(first, second)
+    first.advance(2 * S)
+    numbers = [hall.bring(first, 2 * S) for _ in range(2)]
+    for record in ({"op": "alive", "golden": False}, done(numbers[0])):
+        seat(first).end._socket.send(msgpack.packb(record))
+    for lane in (first, second):
+        seat(lane).end.close()
+    answers = [*second.read_worker(3 * S), *first.read_worker(3 * S)]
+    assert [(answer.number, answer.error) for answer in answers] == [
+        (numbers[0], ErrorWord.DETECTOR_ERROR),
+        (numbers[1], ErrorWord.DETECTOR_CRASH),
+    ]
+    assert first.worker.restarts == 1

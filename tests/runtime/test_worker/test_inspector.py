@@ -89,6 +89,7 @@ class Desk:
         rounds = Rounds(self.engine, self.golden, Door(outside), {"op": "ready"})
         slots = Slots(os.dup(self.slots.fd), self.slots.count, self.slots.frame_bytes, self.slots.answer_bytes)
         rounds.admit(Newcomer(Link(theirs), slots, self.setup))
+        door.close()  # nobody else comes
         rounds.serve()
         answers = []
         with contextlib.suppress(EOFError):

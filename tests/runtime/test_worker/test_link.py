@@ -52,6 +52,19 @@ def test_a_closed_end_is_an_end_of_file(ends):
         host.send({"op": "stop"})
 
 
+def test_what_was_said_before_the_end_is_heard(ends):
+    """A worker that ends with records unread, which resets the line, had said what it had: that arrives first."""
+    host, worker = ends[0], adopt(ends[1])
+    host.send({"op": "inspect", "ticket": 1})
+    host.send({"op": "inspect", "ticket": 2})
+    assert worker.receive()["ticket"] == 1
+    worker.send({"op": "done", "ticket": 1})
+    worker.close()
+    assert host.receive() == {"op": "done", "ticket": 1}
+    with pytest.raises(EOFError):
+        host.receive()
+
+
 @pytest.mark.system
 @pytest.mark.parametrize("unread", [0, 3])
 def test_a_killed_process_is_an_end_of_file(ends, unread):

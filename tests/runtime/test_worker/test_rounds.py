@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import select
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -74,6 +78,10 @@ class Guest:
             self.link.send({"op": "stop"})
         self.is_open = False
 
+    def waits(self) -> bool:
+        """Wait for the worker to say something, or to hang up."""
+        return bool(select.select([self.link.fileno()], [], [], 30)[0])
+
     def told(self) -> list[dict[str, Any]]:
         """Return what the worker said, and close everything."""
         records = []
@@ -85,13 +93,20 @@ class Guest:
         return records
 
 
-def serve(engine: Any, door: Door, outside: Any, **options: Any) -> None:
-    """Serve whoever has come, until all have gone."""
+def serve(engine: Any, door: Door, outside: Any, *, last: bool = True, **options: Any) -> None:
+    """Serve whoever has come, until all have gone; ``last``: nobody comes any more, else the test closes the door."""
     rounds = Rounds(engine, None, Door(outside), {"op": "ready"}, **options)
     rounds.admit_waiting()
+    if last:
+        door.close()
     rounds.serve()
     door.close()
     outside.close()
+
+
+def open_now() -> set[str]:
+    """Return the descriptors this process has open."""
+    return {path.name for path in Path("/proc/self/fd").iterdir() if path.exists()}
 
 
 EVENTS = st.lists(st.tuples(st.integers(0, 4), st.sampled_from(["frame"] * 6 + ["ping", "stop", "join"])), max_size=60)
@@ -136,6 +151,7 @@ class Script:
         for guest in self.guests:
             if guest.is_open:
                 guest.close(politely=True)
+        self.door.close()
 
     def answered(self, numbers: list[int]) -> None:
         """Note a round, and check that none of its lanes was passed over."""
@@ -159,7 +175,7 @@ def test_any_order_of_lanes(events, batch, at_first):
     for _ in range(min(at_first, len(events))):
         script.step()
     script.go_on()
-    serve(PlayedEngine(batch, script.answered), door, outside)
+    serve(PlayedEngine(batch, script.answered), door, outside, last=False)
     assert all(len(round_) == len(set(round_)) <= batch for round_ in script.rounds)
     for guest in script.guests:
         records = guest.told()
@@ -266,3 +282,34 @@ def test_a_host_that_vanishes_ends_the_worker():
     serve(PlayedEngine(1, lambda _: None), door, outside)
     for guest in guests:
         guest.slots.close()
+
+
+def test_a_worker_waits_between_two_lanes():
+    """A lane that comes after the last one has gone, as where a swap stops it first, is served by the same worker.
+
+    One that was given up before it was served leaves nothing open; the worker ends when the door is closed.
+    """
+    before = open_now()
+    door, outside = Door.pair()
+    old = Guest(0, door)
+    serving = threading.Thread(
+        target=serve, args=(PlayedEngine(2, lambda _: None), door, outside), kwargs={"last": False}
+    )
+    serving.start()
+    assert old.waits()
+    assert old.link.receive() == {"op": "ready"}
+    old.close(politely=True)
+    assert old.waits()
+    with pytest.raises(EOFError):
+        old.link.receive()
+    for _ in range(2):
+        Guest(1, door).told()
+    fresh = Guest(2, door)
+    assert fresh.waits()
+    assert fresh.link.receive() == {"op": "ready"}
+    for guest in (old, fresh):
+        guest.told()
+    door.close()
+    serving.join(30)
+    assert not serving.is_alive()
+    assert open_now() == before
