@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -90,31 +90,32 @@ def events(line: Line, kind: str = "swap") -> list[dict[str, Any]]:
         return [each.detail for each in reader.events(kind=kind)]
 
 
-def heard(line: Line) -> Callable[[], Iterator[StationEvent]]:
-    """Subscribe to the station's events; return how to read those that came since."""
-    context = zmq.Context()
-    socket = context.socket(zmq.SUB)
-    socket.setsockopt(zmq.SUBSCRIBE, EVENT_TOPIC_PREFIX)
-    socket.connect(line.station.station.results)
-    line.station.wait(lambda status: status["subscriptions"] >= 2)
+@contextmanager
+def heard(line: Line) -> Iterator[Callable[[], Iterator[StationEvent]]]:
+    """Subscribe to the station's events; give how to read those that came since."""
+    with zmq.Context() as context, context.socket(zmq.SUB) as socket:
+        socket.setsockopt(zmq.SUBSCRIBE, EVENT_TOPIC_PREFIX)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.connect(line.station.station.results)
+        line.station.wait(lambda status: status["subscriptions"] >= 2)
 
-    def read() -> Iterator[StationEvent]:
-        while socket.poll(500):
-            yield decode_event(socket.recv_multipart())
-        context.destroy(linger=0)
+        def read() -> Iterator[StationEvent]:
+            while socket.poll(500):
+                yield decode_event(socket.recv_multipart())
 
-    return read
+        yield read
 
 
 def test_another_detector_takes_over_under_load(line):
     """Frames sent all the while are each decided once, by the old detector up to a frame, then by the new one."""
     path, line = line()
     old = line.station.status()["cameras"]["top"]
-    told = heard(line)
-    edit(path, detector="nothing")
-    hang_up(line.station)
-    results = line.run_until(state_is("kept", "rolled_back", "refused"))
-    status = line.station.wait(lambda status: status["cameras"]["top"]["worker_pid"] != old["worker_pid"])
+    with heard(line) as told:
+        edit(path, detector="nothing")
+        hang_up(line.station)
+        results = line.run_until(state_is("kept", "rolled_back", "refused"))
+        status = line.station.wait(lambda status: status["cameras"]["top"]["worker_pid"] != old["worker_pid"])
+        swaps = [each.detail["step"] for each in told() if each.kind == "swap"]
     assert newest(status)["state"] == "kept", newest(status)
     new = status["cameras"]["top"]
     assert {each.error for each in results} == {ErrorWord.NONE}
@@ -126,7 +127,6 @@ def test_another_detector_takes_over_under_load(line):
     assert len(results) - flip >= GUARD["parts"]
     assert (new["frames"], new["inspections"]) == (line.sent, line.sent)
     assert [each["step"] for each in events(line)] == ["begin", "guarded", "kept"]
-    swaps = [each.detail["step"] for each in told() if each.kind == "swap"]
     assert swaps == ["begin", "guarded", "kept"], "published as well, for who watches live"
 
 
