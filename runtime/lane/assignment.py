@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from runtime.engines.settings import EngineSettings
@@ -78,7 +78,6 @@ class Assignment:
     def setup(self) -> dict[str, Any]:
         """The record a worker loads from, or takes one lane more by (see ``runtime.worker.door``)."""
         station, camera = self.station, self.camera
-        engine = EngineSettings.of(station.worker)
         return {
             "op": "setup",
             "builtins": list(self.builtins),
@@ -90,9 +89,7 @@ class Assignment:
             # In numbers: a worker that is held to one core while it loads (``runtime.lane.courtesy``) must not count
             # those.
             "threads": station.worker.threads or len(os.sched_getaffinity(0)),
-            # A worker of one camera has no frames of others to put beside its own.
-            "engine": (engine if self.shares else replace(engine, batch=1)).as_json(),
-            "batch": station.worker.batch,
+            "engine": EngineSettings.of(station.worker).as_json(),
             "batch_wait_ms": station.worker.batch_wait_ms,
             "shared": self.shares,
             "map": station.publish.map,

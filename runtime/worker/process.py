@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,6 +124,8 @@ def load(setup: dict[str, Any]) -> Chosen:
     template = Store(Path(setup["store"])).template(setup["template"])
     check_version(template, detector.version)
     wish = EngineSettings.read(setup["engine"])
+    if not setup["shared"]:  # a camera of its own brings no frames of others to put beside its own
+        wish = replace(wish, batch=1)
     return choose(detector, template, wish, setup["device"], setup["threads"], priority=setup["priority"])
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -12,141 +11,10 @@ import numpy as np
 import pytest
 
 from runtime.frame import FrameHeader, PixelFormat
-from runtime.host.loop import Host
-from runtime.host.publication import inspection_of
 from runtime.inspection import ErrorWord, Verdict
-from runtime.lane.lane import Lane
 from runtime.lifecycle import State
-from runtime.station.config import load_station
-from runtime.store import Store
-from runtime.testing.faulty import MAP_SIDE, Faulty
-from runtime.testing.played_worker import PlayedSupervisor, PlayedWorker
-from runtime.testing.station import PRODUCT, put_template, write_station
-from runtime.wire.messages import decode_result, encode_result
-
-MS = 1_000_000
-DEADLINE_MS = 100
-MAP_BYTES = MAP_SIDE * MAP_SIDE * 2
-PIXELS = memoryview(bytes(range(6)))
-#: A number no junk value equals.
-FIRST = 7
-
-
-class Bench:
-    """One lane of a host that is not running, with a worker the test plays, and a clock the test sets."""
-
-    def __init__(self, host: Host) -> None:
-        self.host = host
-        self.lane: Lane = host.lanes["top"]
-        self.worker: PlayedWorker = self.lane.worker  # type: ignore[assignment]
-        self.now_ns = 0
-        self.number = FIRST - 1
-
-    def make_ready(self) -> None:
-        """Start the worker and have it report."""
-        assert self.lane.advance(self.now_ns) == []
-        assert self.worker.played()["op"] == "setup"
-        assert self.say({"op": "ready", "pid": 1}) == []
-
-    def take(self, deadline_ns: int | None = None) -> Any:
-        """Bring a frame; return its answer if it has one at once."""
-        self.number += 1
-        header = FrameHeader("top", 1, self.number, 2, 3, PixelFormat.MONO8, 0)
-        return self.lane.take(header, PIXELS, self.number, self.now_ns, 0, deadline_ns=deadline_ns)
-
-    def advance(self, ms: int = 0) -> list[Any]:
-        """Let time pass; return the answers that fall due."""
-        self.now_ns += ms * MS
-        return self.lane.advance(self.now_ns)
-
-    def say(self, *records: Any) -> list[Any]:
-        """Have the worker send records (or raw packets); return the answers that come of it."""
-        for record in records:
-            packet = record if isinstance(record, bytes) else msgpack.packb(record)
-            self.worker.end._socket.send(packet)
-        return list(self.lane.read_worker(self.now_ns))
-
-    def say_nothing(self) -> list[Any]:
-        """Have the host read what a dead worker left; return the answers that come of it."""
-        return list(self.lane.read_worker(self.now_ns))
-
-    def status(self) -> dict[str, Any]:
-        """Return what the host says of the camera."""
-        return self.host.routes.by_camera["top"].status()
-
-    def published(self, answer: Any) -> Any:
-        """Return what a subscriber reads of an answer."""
-        payloads = [part for part in (answer.map_payload, answer.preview) if part]
-        inspection = inspection_of(self.lane, answer, seq=answer.number, station="test", run_id="run")
-        return decode_result([*encode_result(inspection), *payloads])[0]
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory) -> dict[float | None, Path]:
-    """Return a folder with a template store for each image threshold a test uses."""
-    made = {threshold: tmp_path_factory.mktemp("store") for threshold in (0.5, None)}
-    for threshold, folder in made.items():
-        put_template(Store.create(folder / "store"), Faulty(), threshold)
-    return made
-
-
-@pytest.fixture
-def make_bench(folders, monkeypatch):
-    """Return a maker of benches; ``fields`` go into the station file."""
-    monkeypatch.setattr("runtime.lane.workers.Supervisor", PlayedSupervisor)
-    made: list[Bench] = []
-
-    def make(threshold: float | None = 0.5, **fields: Any) -> Bench:
-        camera = {"product": PRODUCT, "detector": "faulty", "deadline_ms": DEADLINE_MS, "queue": 2}
-        path = write_station(folders[threshold], {"top": camera}, max_frame_bytes=64, **fields)
-        made.append(Bench(Host(load_station(path), ())))
-        return made[-1]
-
-    yield make
-    for bench in made:
-        if bench.worker.state is not State.STOPPING:
-            bench.lane.stop(0)
-        bench.host._wake.close()
-        if bench.worker.starts:
-            bench.worker.end.close()
-
-
-@pytest.fixture
-def bench(make_bench) -> Bench:
-    """Return a bench whose worker is ready."""
-    bench = make_bench()
-    bench.make_ready()
-    return bench
-
-
-def done(number: int, **changes: Any) -> dict[str, Any]:
-    """Return the record of a worker that decided: score 0.25 under a threshold of 0.5; ``...`` leaves a key out."""
-    described = {
-        "encoding": "raw",
-        "dtype": "float16",
-        "height": MAP_SIDE,
-        "width": MAP_SIDE,
-        "scale": 1.0,
-        "offset": 0.0,
-    }
-    record = {
-        "op": "done",
-        "ticket": number,
-        "score": 0.25,
-        "detect_us": 5,
-        "map_bytes": MAP_BYTES,
-        "preview_bytes": 0,
-        "map": described,
-    }
-    for key, value in changes.items():
-        part, _, name = key.rpartition("map__")
-        target = described if part or key.startswith("map__") else record
-        if value is ...:
-            del target[name]
-        else:
-            target[name] = value
-    return record
-
+from runtime.testing.faulty import MAP_SIDE
+from tests.runtime.test_lane.bench import DEADLINE_MS, FIRST, MAP_BYTES, MS, PIXELS, done
 
 JUNK = [..., None, True, -1, 1.5, math.nan, math.inf, "x", b"", [], {}, 2**63, "none", [1, 2, 3]]
 KEYS = list(done(0))
@@ -410,93 +278,6 @@ def test_stop_answers_everything(bench):
     assert (status["frames"], status["inspections"], status["unanswered"]) == (3, 3, 0)
 
 
-def fail(bench: Bench) -> list[Any]:
-    """Have the worker die until its restart budget is spent; return the answers of the last death."""
-    answers: list[Any] = []
-    while bench.worker.state is not State.FAILED:
-        bench.worker.supervisor.start_at_ns = bench.now_ns
-        bench.advance()
-        bench.worker.end.close()
-        answers = list(bench.lane.read_worker(bench.now_ns))
-    return answers
-
-
-def test_a_failed_worker_keeps_no_frame_waiting(make_bench):
-    """Once the restart budget is spent the frames that wait, and every new one, are NotDecidable at once."""
-    bench = make_bench(worker={"threads": 1, "restart_budget": 3})
-    assert [bench.take(), bench.take()] == [None, None]
-    answers = fail(bench)
-    assert [(answer.number, answer.error) for answer in answers] == [
-        (FIRST, ErrorWord.DETECTOR_CRASH),
-        (FIRST + 1, ErrorWord.DETECTOR_CRASH),
-    ]
-    assert bench.worker.restarts == 4
-    refused = bench.take()
-    assert (refused.verdict, refused.error) == (Verdict.NOT_DECIDABLE, ErrorWord.DETECTOR_CRASH)
-    assert "died" in refused.detail
-    status = bench.status()
-    assert (status["worker"], status["frames"], status["inspections"]) == ("failed", 3, 3)
-
-
-def test_a_failed_worker_that_comes_back_inspects(make_bench):
-    """A restart is tried every 30 s, and the first frame after it is decided: nobody is needed."""
-    bench = make_bench(worker={"threads": 1, "restart_budget": 0})
-    fail(bench)
-    bench.advance(29_999)
-    assert bench.worker.pid is None
-    bench.now_ns += MS
-    bench.make_ready()
-    assert bench.take() is None
-    bench.advance()
-    (answer,) = bench.say(done(FIRST))
-    assert (answer.verdict, bench.status()["worker"]) == (Verdict.OK, "ready")
-
-
-def test_an_idle_worker_is_asked_for_a_sign_of_life(bench):
-    """A second after the last frame the worker is asked; while it holds a frame it is not; the lane wakes for it."""
-    bench.take()
-    bench.advance()
-    assert bench.worker.played()["op"] == "inspect"
-    bench.advance(50)
-    bench.say(done(FIRST))
-    bench.advance()
-    assert bench.lane.next_due_ns() == bench.now_ns + 1000 * MS
-    bench.advance(1000)
-    assert bench.worker.played() == {"op": "ping", "golden": False}
-    assert bench.say({"op": "alive", "golden": False}) == []
-    assert bench.worker.state is State.READY
-
-
-def test_an_idle_worker_that_hangs(bench):
-    """A worker silent while idle is replaced after its time, and the part that comes then finds a new one loading."""
-    bench.advance(1000)
-    assert bench.worker.played()["op"] == "ping"
-    bench.advance(10_000)
-    assert bench.worker.state is State.READY
-    bench.advance(1)
-    assert bench.worker.process.killed
-    assert bench.status()["last_error"] == "silent for 10 s while idle (exit status -9)"
-
-
-def test_a_worker_that_fails_its_self_test(bench):
-    """A worker that no longer answers a golden frame as it did is replaced, and its reason kept."""
-    bench.advance(60_000)
-    assert bench.worker.played() == {"op": "ping", "golden": True}
-    assert bench.say({"op": "unfit", "error": "TemplateError: score"}) == []
-    assert bench.worker.state is State.DEGRADED
-    assert bench.status()["last_error"] == "failed its self-test: TemplateError: score (exit status -9)"
-
-
-def test_self_tests_are_counted(bench):
-    """A self-test that was passed is in the status; a sign of life nobody asked for costs the worker its place."""
-    bench.advance(60_000)
-    bench.say({"op": "alive", "golden": True})
-    assert bench.status()["self_tests"] == 1
-    bench.say({"op": "alive", "golden": True})
-    assert bench.worker.state is State.DEGRADED
-    assert bench.status()["self_tests"] == 1
-
-
 @pytest.mark.parametrize("fields", [{"source": "a.png"}, {"simulated": True}])
 def test_a_replayed_frame_is_not_live(bench, fields):
     """The worker is told which frames a camera took now: only those may not repeat."""
@@ -504,47 +285,6 @@ def test_a_replayed_frame_is_not_live(bench, fields):
     bench.lane.take(header, PIXELS, FIRST, bench.now_ns, 0)
     bench.advance()
     assert bench.worker.played()["live"] is False
-
-
-def test_a_machine_that_starts_no_process_keeps_no_frame_waiting(make_bench):
-    """A worker that fails because no process can be started answers the frames that wait at once, as any failed one."""
-    bench = make_bench(worker={"threads": 1, "restart_budget": 0})
-    assert [bench.take(), bench.take()] == [None, None]
-    bench.worker.supervisor.refusal = OSError("no more processes")
-    answers = bench.advance()
-    assert bench.worker.state is State.FAILED
-    assert [(answer.number, answer.error) for answer in answers] == [
-        (FIRST, ErrorWord.DETECTOR_CRASH),
-        (FIRST + 1, ErrorWord.DETECTOR_CRASH),
-    ]
-    assert "no more processes" in answers[0].detail
-
-
-def test_a_death_over_a_sign_of_life_costs_no_frame(bench):
-    """A frame sent behind a sign of life that the worker died over was not begun: the next worker decides it."""
-    bench.advance(1000)
-    assert bench.worker.played()["op"] == "ping"
-    bench.take()
-    bench.advance()
-    assert bench.worker.played()["ticket"] == FIRST
-    bench.worker.end.close()
-    assert bench.say_nothing() == []
-    bench.worker.supervisor.start_at_ns = bench.now_ns
-    bench.make_ready()
-    bench.advance()
-    assert bench.worker.played()["ticket"] == FIRST
-    (answer,) = bench.say(done(FIRST))
-    assert answer.verdict is Verdict.OK
-
-
-@pytest.mark.parametrize("junk", [{"free": 1}, {"free": 1, "total": 2, "used": math.inf}, {"free": -1}, 7, []])
-def test_a_worker_that_tells_no_figures_is_given_up(make_bench, junk):
-    """Device memory that is no number of bytes is a record out of step: the worker is buried, the host goes on."""
-    bench = make_bench()
-    bench.advance()
-    bench.worker.played()
-    assert bench.say({"op": "ready", "device_memory": junk}) == []
-    assert (bench.worker.state, bench.lane.device_memory) == (State.DEGRADED, None)
 
 
 def test_the_deadline_that_was_missed_is_named(bench):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
+from runtime.engines.settings import EngineSettings
 from runtime.worker import process
 from runtime.worker.door import ENGINE_KEYS, Door
 from runtime.worker.link import Link
@@ -53,3 +56,17 @@ def test_a_detector_that_cannot_be_loaded(monkeypatch):
         slots.close()
     for end in (door, worker):
         end.close()
+
+
+@pytest.mark.parametrize(("shared", "batch"), [(True, 4), (False, 1)])
+def test_frames_go_together_only_where_cameras_share(monkeypatch, shared, batch):
+    """A worker of one camera asks for no engine for several frames, whatever the station file says."""
+    asked = []
+    monkeypatch.setattr("runtime.engines.choice.choose", lambda *given, **_: asked.append(given[2].batch))
+    monkeypatch.setattr("runtime.engines.selftest.check_version", lambda *_: None)
+    monkeypatch.setattr("runtime.registry.load_plugins", lambda _: Mock())
+    monkeypatch.setattr("runtime.store.Store", Mock())
+    engine = EngineSettings("eager", "fp32", Path("engines"), 1, 4).as_json()
+    names = dict.fromkeys(("builtins", "detector", "store", "template", "device", "priority"), "x")
+    process.load({**names, "engine": engine, "threads": 1, "shared": shared})
+    assert asked == [batch]
