@@ -198,6 +198,7 @@ class _Case:
             "device": self.device,
             "threads": self.threads,
             "priority": "normal",
+            "shared": False,
             "engine": self._wish_of(chosen).as_json(),
         }
         warm_s, rss_mb = first_result(setup)
