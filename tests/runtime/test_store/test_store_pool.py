@@ -147,7 +147,15 @@ def test_worker_never_reads_the_pool(store, tmp_path):
     setup = {"builtins": ("runtime.testing.nothing",), "detector": "nothing", "store": str(store.root)}
     eager = {"backend": "eager", "precision": "fp32", "folder": str(tmp_path), "most_mb": 1, "batch": 1}
     chosen = load(
-        setup | {"template": template.digest, "device": "cpu", "threads": 1, "engine": eager, "priority": "normal"}
+        setup
+        | {
+            "template": template.digest,
+            "device": "cpu",
+            "threads": 1,
+            "engine": eager,
+            "priority": "normal",
+            "shared": False,
+        }
     )
     assert chosen.engine.infer(np.zeros((8, 8), np.uint8)).score == 0
     assert chosen.proof.kept is None
