@@ -63,6 +63,41 @@ class PlainResize(nn.Module):
         return total.round().view(-1, self.size, self.size, frames.shape[3]).permute(0, 3, 1, 2)
 
 
+class LargestEnlarged(nn.Module):
+    """Maps float32 [B, K, side, side] -> [B, size, size]: the largest of K at every place, each enlarged first.
+
+    Bilinear between half-pixel centres. Where ``size`` is a multiple of ``side``, places between the same two columns
+    are told apart by their number alone: as many maps of ``side`` - 1 columns, read as they lie in memory, which a
+    compiler makes vectors of; the general form takes four numbers from anywhere for every place.
+    """
+
+    first: Tensor
+    second: Tensor
+    share: Tensor
+
+    def __init__(self, side: int, size: int) -> None:
+        super().__init__()
+        self.size, self.times = size, size // side
+        self.regular = size % side == 0 and self.times % 2 == 0 and side > 1
+        first, second, share = _bilinear(side, size)
+        self.register_buffer("first", first, persistent=False)
+        self.register_buffer("second", second, persistent=False)
+        self.register_buffer("share", share.float().view(-1, 1), persistent=False)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Enlarge and compare; see the class."""
+        if not self.regular:
+            large = functional.interpolate(maps, size=(self.size, self.size), mode="bilinear", align_corners=False)
+            return large.amax(1)
+        rows = maps.index_select(2, self.first) * (1 - self.share) + maps.index_select(2, self.second) * self.share
+        shares = [(number + 0.5) / self.times for number in range(self.times)]
+        left, right = rows[..., :-1], rows[..., 1:]
+        between = [(left * (1 - share) + right * share).amax(1) for share in shares]
+        inside = torch.stack(between, -1).flatten(2)
+        edges = [rows[..., at].amax(1).unsqueeze(2).expand(-1, -1, self.times // 2) for at in (0, -1)]
+        return torch.cat((edges[0], inside, edges[1]), 2)
+
+
 def bilinear_matrix(source: int, target: int) -> Tensor:
     """Return U, float32 [target, source], such that U X U^T is X enlarged bilinearly between half-pixel centres."""
     first, second, share = _bilinear(source, target)

@@ -18,7 +18,7 @@ from plugins.cpr.lrb import LocalHead, LocalHeads, beside_raw
 from plugins.cpr.merge import MergedHead
 from plugins.cpr.retrieval import ShiftedRetrieval, TiledRetrieval
 from plugins.cpr.settings import map_shapes, score_pixels_of
-from plugins.resize import PlainResize, bilinear_matrix
+from plugins.resize import LargestEnlarged, PlainResize, bilinear_matrix
 from plugins.smoothing import reflecting_blur
 
 if TYPE_CHECKING:
@@ -128,6 +128,7 @@ class Comparison(nn.Module):
         enlarge = bilinear_matrix(sides[0], size)
         self.weighs = settings.foreground == "on"
         if self.weighs:
+            self.largest = LargestEnlarged(sides[0], size)
             self.register_buffer("enlarge", enlarge, persistent=False)
             self.register_buffer("finish", torch.eye(size) if blur is None else blur, persistent=False)
         else:  # nothing between enlarging and smoothing: one product
@@ -143,14 +144,11 @@ class Comparison(nn.Module):
         chosen = self.ranked(histograms, log_references, empty)
         weight = None if foreground is None else self.weight(foreground, rest[0], chosen)
 
-        def mapped(distances: Sequence[Tensor]) -> Tensor:
-            fused = self.fused(distances)
-            return self.finished(fused if weight is None else self.enlarged(fused) * weight)
-
-        found = self.distances(local, banks, chosen)
-        anomaly_map = mapped(found)
-        scored = mapped(self.scored_distances(found, local, banks, chosen)) if self.raw_levels else anomaly_map
-        return anomaly_map, self.score(scored)
+        fused = self.fused(self.compared(local, banks, chosen))
+        if weight is not None:
+            fused = self.enlarged(fused) * weight.repeat(fused.shape[0] // weight.shape[0], 1, 1)
+        maps, batch = self.finished(fused), chosen.shape[0]
+        return maps[:batch], self.score(maps[-batch:])
 
     def ranked(self, histograms: Tensor, log_references: Tensor, empty: Tensor) -> Tensor:
         """Return the rows of the references to compare with, int64 [B, K]."""
@@ -158,46 +156,60 @@ class Comparison(nn.Module):
 
     def distances(self, local: Sequence[Tensor], banks: Sequence[Tensor], chosen: Tensor) -> list[Tensor]:
         """Return each scale's distances, [B, Hj, Wj]."""
-        return [scale(each, bank, chosen) for scale, each, bank in zip(self.scales, local, banks, strict=True)]
+        return [scale(each, bank, chosen) for scale, each, bank in zip(self.scales, local, banks, strict=False)]
 
-    def scored_distances(
-        self, found: Sequence[Tensor], local: Sequence[Tensor], banks: Sequence[Tensor], chosen: Tensor
-    ) -> list[Tensor]:
-        """Return ``found``, at ``raw_levels`` the distances of the raw features alone, from the same bank."""
-        distances = list(found)
+    def compared(self, local: Sequence[Tensor], banks: Sequence[Tensor], chosen: Tensor) -> list[Tensor]:
+        """Return each scale's distances, [B, Hj, Wj]; from ``raw_levels`` on [2 B, Hj, Wj].
+
+        The second ones are for the score: those of the raw features alone, from the same bank, which is read once.
+        """
+        found = self.distances([*local[: self.raw_levels.start]], banks, chosen)
         for level in self.raw_levels:
             raw = local[level] * self.get_buffer(f"raw{level}")
+            queries = torch.stack((local[level], raw), 1).flatten(0, 1)
+            both = self.scales[level](queries, banks[level], chosen)
+            both = both.view(-1, 2, *both.shape[1:])
             # The bank's raw part is sqrt(share) long.
-            distances[level] = 1.0 - (1.0 - self.scales[level](raw, banks[level], chosen)) / self.raw_share**0.5
-        return distances
+            found.append(torch.cat((both[:, 0], 1.0 - (1.0 - both[:, 1]) / self.raw_share**0.5)))
+        return found
 
     def fused(self, maps: Sequence[Tensor]) -> Tensor:
         """Return the sum of the scales' distances at the finest one's size, [B, H1, W1]."""
         total = maps[-1]
         for level in reversed(range(len(maps) - 1)):
             up = self.get_buffer(f"up{level}")
-            total = maps[level] + up @ total @ up.T
+            large, fine = _on_both_axes(up, total), maps[level]
+            total = large + fine.repeat(large.shape[0] // fine.shape[0], 1, 1)
         return total
 
     def enlarged(self, fused: Tensor) -> Tensor:
         """Return [B, S, S] of [B, H1, W1], bilinearly between half-pixel centres; where a foreground is weighed in."""
-        return self.enlarge @ fused @ self.enlarge.T
+        return _on_both_axes(self.enlarge, fused)
 
     def weight(self, foreground: Tensor, references: Tensor, chosen: Tensor) -> Tensor:
         """Return the largest foreground of frame and references at each pixel, [B, S, S]: enlarged, then compared."""
         batch, side = foreground.shape[:2]
         there = references.index_select(0, chosen.flatten()).to(torch.float32).view(batch, -1, side, side)
-        every = torch.cat((foreground.unsqueeze(1), there), 1)
-        large = functional.interpolate(every, size=(self.size, self.size), mode="bilinear", align_corners=False)
-        return large.amax(1)
+        largest: Tensor = self.largest(torch.cat((foreground.unsqueeze(1), there), 1))
+        return largest
 
     def finished(self, fused: Tensor) -> Tensor:
         """Return the smoothed map [B, S, S]; without a foreground this enlarges, too."""
-        return self.finish @ fused @ self.finish.T if self.finishes else fused
+        return _on_both_axes(self.finish, fused) if self.finishes else fused
 
     def score(self, anomaly_map: Tensor) -> Tensor:
         """Return the mean of the largest pixels, [B]."""
         return anomaly_map.flatten(1).topk(self.top, dim=1).values.mean(1)
+
+
+def _on_both_axes(matrix: Tensor, maps: Tensor) -> Tensor:
+    """Return M X M^T, [B, S, S], of M [S, H] and maps [B, H, H].
+
+    One product an axis for all maps together, with the matrix on the right: of constants there, compilers make weights.
+    """
+    size, side = matrix.shape
+    rows = functional.linear(maps.mT.flatten(0, 1), matrix).view(-1, side, size)
+    return functional.linear(rows.mT.flatten(0, 1), matrix).view(-1, size, size)
 
 
 class CprGraph(nn.Module):

@@ -3,6 +3,7 @@
 * batch norms are folded into the convolutions before them;
 * the four 1 x 1 convolutions of the Inception block are one; averaging commutes with a 1 x 1 convolution and, because
   padding is not counted, with its bias, so branch 3 averages its 64 output channels instead of 192 input channels;
+* a shortcut is more inputs of the last convolution;
 * a last convolution with more outputs than inputs (384 from 256) is replaced by R of [W b] = Q R: every product of two
   local features, and so every cosine, stays what it is, and a third of the bank is not stored, gathered and multiplied.
 """
@@ -49,8 +50,8 @@ class MergedHead(nn.Module):
                 weight = torch.cat((weight, straight.weight.double()), 1)
             if reduced:
                 weight, bias = _reduced(weight, bias)
-            self.last = _conv(weight[:, : 4 * BRANCH], bias)
-            self.straight = None if straight is None else _conv(weight[:, 4 * BRANCH :], None)
+            self.last = _conv(weight, bias)
+            self.shortcut = straight is not None
         self.width = self.last.out_channels
         self.requires_grad_(requires_grad=False).eval()
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stub lacks it
@@ -62,8 +63,9 @@ class MergedHead(nn.Module):
         one = functional.relu(wide[:, : 2 * BRANCH])
         hidden = functional.relu(wide[:, 2 * BRANCH : 2 * BRANCH + HIDDEN])
         mean = functional.avg_pool2d(wide[:, 2 * BRANCH + HIDDEN :], 3, 1, 1, count_include_pad=False)
-        out: Tensor = self.last(torch.cat((one, functional.relu(mean), functional.relu(self.near(hidden))), dim=1))
-        return (out if self.straight is None else out + self.straight(x)).to(torch.float32)
+        parts = [one, functional.relu(mean), functional.relu(self.near(hidden))]
+        out: Tensor = self.last(torch.cat([*parts, x] if self.shortcut else parts, dim=1))
+        return out.to(torch.float32)
 
 
 def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ import torch
 from plugins.cpr import retrieval
 from plugins.cpr.lrb import normalised
 from plugins.cpr.retrieval import ShiftedRetrieval, TiledRetrieval, pack_shifted, pack_tiled
+from runtime.engines.precision import BEARS_16_BITS
 
 FORMS = {"tiled": (TiledRetrieval, pack_tiled), "shifted": (ShiftedRetrieval, pack_shifted)}
 
@@ -50,6 +51,25 @@ def test_pieces_change_nothing(monkeypatch, chunk):
     expected = TiledRetrieval(9, 9, 1)(query, bank, chosen)
     monkeypatch.setattr(retrieval, "CHUNK", chunk)
     torch.testing.assert_close(TiledRetrieval(9, 9, 1)(query, bank, chosen), expected, rtol=0, atol=1e-6)
+
+
+def test_several_queries_a_frame_are_compared_with_its_references(form):
+    """Two queries of each of two frames get, but for rounding, what each gets alone."""
+    first, second, references = drawn(2, 6, 7, 8), drawn(2, 6, 7, 8, seed=1), drawn(5, 6, 7, 8, seed=2)
+    chosen = torch.tensor([[3, 0, 4], [1, 4, 2]])
+    both = form(torch.stack((first, second), 1).flatten(0, 1), references, chosen, 1).unflatten(0, (2, 2))
+    for number, query in enumerate((first, second)):
+        torch.testing.assert_close(both[:, number], form(query, references, chosen, 1), rtol=0, atol=1e-6)
+    assert (both[:, 0] - both[:, 1]).abs().max() > 0.1
+
+
+def test_the_products_say_that_they_bear_16_bits():
+    """An exported retrieval is annotated with the very word by which programs are lowered."""
+    bank, chosen = pack_tiled(normalised(drawn(4, 6, 9, 9, seed=1)).permute(0, 2, 3, 1), 1), torch.tensor([[3, 0]])
+    program = torch.export.export(TiledRetrieval(9, 9, 1), (drawn(1, 6, 9, 9), bank, chosen), strict=True)
+    products = [node.meta for node in program.graph.nodes if node.target == torch.ops.aten.bmm.default]
+    assert products
+    assert all(BEARS_16_BITS in each["custom"] for each in products)
 
 
 def test_nothing_outside_the_map_wins(form):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from plugins.resize import PlainResize, Resize, bilinear_matrix
+from plugins.resize import LargestEnlarged, PlainResize, Resize, bilinear_matrix
 
 
 def picture(height, width, channels, seed=0):
@@ -104,3 +104,13 @@ def test_enlarging_matrices_are_torchs_interpolation(source, target):
     expected = torch.nn.functional.interpolate(x, size=(target, target), mode="bilinear", align_corners=False)
     matrix = bilinear_matrix(source, target)
     torch.testing.assert_close(matrix @ x[0, 0] @ matrix.T, expected[0, 0], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("side", "size"), [(20, 80), (5, 10), (2, 8), (1, 4), (7, 28), (7, 21), (20, 78), (3, 32)])
+def test_the_largest_of_enlarged_maps_is_torch_s_whatever_the_sides(side, size):
+    """Every map is enlarged as torch does it, then compared, whether the sizes are multiples or not."""
+    maps = torch.from_numpy(np.random.default_rng(side).random((2, 3, side, side), dtype=np.float32))
+    large = torch.nn.functional.interpolate(maps, size=(size, size), mode="bilinear", align_corners=False)
+    found = LargestEnlarged(side, size)(maps)
+    torch.testing.assert_close(found, large.amax(1), rtol=0, atol=1e-6)
+    assert (found - large[:, 0]).abs().max() > 0.1
