@@ -187,11 +187,11 @@ class Post:
             return
         self.guarded, swap.parts_watched = swap, settings.parts
         self._guard = Guard(settings, self._before, swap.after.camera.deadline_ms)
-        self._seen, self._deaths = self.lane.track.total, self.lane.worker.restarts
+        self._seen, self._deaths = self.lane.track.total, self.lane.worker.own_deaths
         self._tell(swap.move(SwapState.GUARDED))
 
     def _look_at_guard(self, guard: Guard) -> None:
-        if self.lane.worker.restarts != self._deaths:
+        if self.lane.worker.own_deaths != self._deaths:
             self._roll_back(f"the worker {self.lane.worker.last_error}")
             return
         for verdict, latency_us in self.lane.track.since(self._seen):

@@ -57,6 +57,7 @@ class Route:
         lanes = [lane for post in self.posts.values() for lane in post.lanes()]
         for key in self.lane.own_counts():
             status[key] = self.tally.past[key] + sum(lane.own_counts()[key] for lane in lanes)
+        status["restarts"] = self.tally.restarts  # lanes that share a worker heard of the same death
         status["waiting"] = sum(lane.pipeline.waiting for lane in lanes)
         status["unanswered"] = sum(lane.pipeline.unanswered for lane in lanes)
         status |= {key: self.tally.counts[key] for key in _COUNTED}

@@ -28,6 +28,8 @@ def sim_chaos(
         int | None, typer.Option(min=0, help="The same number is the same script; default: a new one.")
     ] = None,
     kills: Annotated[int, typer.Option(min=0, max=100, help="SIGKILLs of the host.")] = 5,
+    *,
+    shared: Annotated[bool, typer.Option("--shared", help="Both cameras share one worker process.")] = False,
     keep: Keep = None,
     as_json: Json = False,
 ) -> None:
@@ -44,9 +46,10 @@ def sim_chaos(
     from runtime.terminal import print_json, progress_bars, say
 
     number = secrets.randbelow(10**6) if seed is None else seed
-    say(f"seed {number}: `edgead sim chaos --seed {number} --triggers {triggers} --kills {kills}` is this run again")
+    again = f"--seed {number} --triggers {triggers} --kills {kills}" + (" --shared" if shared else "")
+    say(f"seed {number}: `edgead sim chaos {again}` is this run again")
     with _folder(keep) as folder, progress_bars() as progress:
-        evidence, figures = run_chaos(number, triggers, kills, folder, progress=progress, tell=say)
+        evidence, figures = run_chaos(number, triggers, kills, folder, shared=shared, progress=progress, tell=say)
         claims, more = judge(evidence)
     figures |= more
     if as_json:

@@ -127,10 +127,12 @@ class Intake:
             at_once = known.refuse(header, recorded, now_ns, received_ns, word=word, detail=detail)
         else:
             at_once = known.take(header, pixels, recorded, now_ns, received_ns)
+        if at_once is None:
+            known.dispatch(now_ns)  # now: the worker can begin while the host writes it down and looks for more
+        if not isinstance(number, Unread):
+            self._records.enter(number, header, received_ns, known.camera.deadline_ms)
         if at_once is not None:
             self._desk.take_answer(known, at_once, pixels)
-        else:
-            known.dispatch(now_ns)  # now: the worker can begin while the host looks for more messages
 
     def _expect_camera(self, camera: str) -> Lane:
         """Return the lane of a camera's own product; ``WireError`` if the station has no such camera."""

@@ -2,7 +2,7 @@
 
 Rules:
 
-* What a turn brought is committed at its end if results wait to be sent, else within ``COMMIT_NS``: a worker that
+* What a turn brought is committed at its end if results wait to be sent, else within ``pace.COMMIT_NS``: a worker that
   answers at once costs one transaction, and a killed host never forgets a frame older than that.
 * Trouble with the disk never stops inspection. It is logged once, shown by ``status``, and tried again; on a full disk
   the oldest evidence makes room. Only when ``writer.MOST_UNWRITTEN`` records wait is a frame refused at the door.
@@ -20,6 +20,7 @@ from typing import Any
 
 from runtime.errors import LedgerError, WireError
 from runtime.frame import FrameHeader
+from runtime.host.pace import Pace
 from runtime.host.records import News, Records
 from runtime.host.repeats import raised_before
 from runtime.host.upkeep import Upkeep
@@ -36,8 +37,6 @@ from runtime.wire.messages import encode_frame
 
 log = logging.getLogger("edgead.host")
 
-#: Longest a record waits for the commit of a turn that has results.
-COMMIT_NS = 2_000_000
 #: Pause after a commit that failed, and least time between two events that sum up refusals or evidence not kept.
 RETRY_NS, SUMMARY_NS = 500_000_000, 1_000_000_000
 #: How soon it is looked whether evidence has reached the disk, on a line where nothing else happens.
@@ -73,7 +72,7 @@ class LedgerRecords(Records):
         self._repeat_ns = int(settings.trigger_repeat_s * 1e9)
         self._trouble = ""
         self._retry_ns = self._summary_ns = 0
-        self._commit_ns: int | None = None
+        self._pace = Pace()
         self._refused: Counter[str] = Counter()
         self._skipped: Counter[str] = Counter()  # evidence; not told yet
         self._all_skipped: Counter[str] = Counter()
@@ -103,20 +102,38 @@ class LedgerRecords(Records):
     # --- a turn -------------------------------------------------------------------------------------------------
 
     def admit(self, header: FrameHeader, received_ns: int, deadline_ms: int) -> int | Earlier | Unread:
-        """Record a frame and its trigger; see ``Records.admit``."""
+        """Look whether a frame repeats another and number it; see ``Records.admit``."""
         since_ns = received_ns - self._repeat_ns if self._repeat_ns else None
-        fields = _fields(header, received_ns, deadline_ms)
-        with self._recording():
+        try:
             self._expect_memory()
-            try:
-                return self.ledger.arrive(key_of(header), since_ns=since_ns, **fields)
-            except LedgerFull:
-                raise
-            except LedgerError as error:
-                self._note_trouble(error)
-                number = self.ledger.trigger(header.camera, **fields)
-                self.ledger.drop(key_of(header), received_ns=received_ns, reason=UNREAD)
-                return Unread(number)
+            earlier = self.ledger.repeated(
+                key_of(header),
+                received_ns=received_ns,
+                trigger_id=header.trigger_id,
+                part_id=header.part_id,
+                since_ns=since_ns,
+            )
+        except LedgerError as error:
+            return self._admit_unread(error, header, received_ns, deadline_ms)
+        return self.ledger.next_record if earlier is None else earlier
+
+    def _admit_unread(self, error: LedgerError, header: FrameHeader, received_ns: int, deadline_ms: int) -> Unread:
+        """Record a frame of which nothing can be found out as such; one that finds no room is refused."""
+        with self._recording():
+            if isinstance(error, LedgerFull):
+                raise error
+            self._expect_memory()
+            self._note_trouble(error)
+            number = self.ledger.trigger(header.camera, **_fields(header, received_ns, deadline_ms))
+            self.ledger.drop(key_of(header), received_ns=received_ns, reason=UNREAD)
+            return Unread(number)
+
+    def enter(self, number: int, header: FrameHeader, received_ns: int, deadline_ms: int) -> None:
+        """Record a frame and its trigger, for which there is room: ``admit`` has just looked."""
+        recorded = self.ledger.take_in(key_of(header), **_fields(header, received_ns, deadline_ms))
+        if recorded != number:
+            raise LedgerError(f"expected frame {header.frame_id} of {header.camera} to be record {number}, found "
+                              f"{recorded}: something else was recorded in between")  # fmt: skip
 
     def _expect_memory(self) -> None:
         # A full disk the ledger refuses itself; it does not know of one that fails.
@@ -191,19 +208,27 @@ class LedgerRecords(Records):
         """Count a refused message; the count becomes an event within a second."""
         self._refused[reason] += 1
 
-    def end_turn(self, now_ns: int, news: News, *, results: bool) -> None:
-        """Note what happened besides, and commit if it is time to."""
+    def note(self, news: News) -> None:
+        """Record what happened besides."""
         for kind, detail in news:
             self.ledger.note(kind, detail)
+
+    def write(self, now_ns: int) -> None:
+        """Commit, as results wait for it; not while a disk that failed a moment ago is given time."""
+        self._write_if(now_ns, results=True)
+
+    def end_turn(self, now_ns: int) -> None:
+        """Record evidence and refusals, and commit if it is time to."""
         if self._writer.waiting:
             self._take_evidence()
         self._summarise(now_ns)
+        self._write_if(now_ns, results=False)
+
+    def _write_if(self, now_ns: int, *, results: bool) -> None:
         if not self.ledger.pending:  # ``clean`` commits too: a time that stays would have the loop never sleep
-            self._commit_ns = None
+            self._pace.due_ns = None
             return
-        if self._commit_ns is None:
-            self._commit_ns = now_ns + COMMIT_NS
-        if now_ns >= self._retry_ns and (results or now_ns >= self._commit_ns):
+        if self._pace.writes(now_ns, results=results, frames=self.ledger.has_frames) and now_ns >= self._retry_ns:
             self._commit(now_ns)
 
     def note_in_use(self, lanes: Iterable[Lane]) -> None:
@@ -243,7 +268,7 @@ class LedgerRecords(Records):
     # --- the disk -----------------------------------------------------------------------------------------------
 
     def _commit(self, now_ns: int) -> None:
-        self._commit_ns = None
+        self._pace.due_ns = None
         try:
             self.ledger.commit()
         except LedgerError as error:
@@ -280,8 +305,8 @@ class LedgerRecords(Records):
     def next_due_ns(self) -> int | None:
         """Return when there is something to commit, to sum up or to clean."""
         due = [] if self._trouble else [self._upkeep.due_ns]
-        if self._commit_ns is not None:
-            due.append(max(self._commit_ns, self._retry_ns))
+        if self._pace.due_ns is not None:
+            due.append(max(self._pace.due_ns, self._retry_ns))
         elif self.ledger.pending:
             due.append(self._retry_ns)
         if self._refused or self._skipped:

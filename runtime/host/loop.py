@@ -1,10 +1,11 @@
 """The station's host process: takes frames, hands them to lanes, publishes one inspection each. Never imports torch.
 
-One thread, one poll loop; each turn takes frames and answers, takes every step of a swap that is due, writes everything
-down (``runtime.host.outlet``), then sends results and receipts. What would hold the loop up is done beside it
-(``runtime.errands``). Its state follows from its workers' (``runtime.lifecycle``) until SIGTERM or Ctrl-C
-makes it STOPPING: then it drains, frames already taken in are still inspected up to their deadlines and new ones are
-answered NotDecidable, stopping. It tells systemd how it is (``runtime.host.notify``).
+One thread, one poll loop; each turn takes frames and answers, writes everything down (``runtime.host.outlet``), sends
+results and receipts, then takes every step of a deadline, a restart or a swap that is due, with what comes of it. What
+would hold the loop up is done beside it (``runtime.errands``). Its state follows from its workers'
+(``runtime.lifecycle``) until SIGTERM or Ctrl-C makes it STOPPING: then it drains, frames already taken in are still
+inspected up to their deadlines and new ones are answered NotDecidable, stopping. It tells systemd how it is
+(``runtime.host.notify``).
 """
 
 from __future__ import annotations
@@ -173,9 +174,7 @@ class Host:
                 self._heed(self._wake.take())
             if sockets.frames in ready:
                 self.intake.take_frames()
-            for fd, lane in watched.items():
-                if fd in ready:
-                    self.outlet.take_answers(lane, lane.read_worker(time.monotonic_ns()))
+            self._take_answers([lane for fd, lane in watched.items() if fd in ready])
             self._advance()
             self._end_turn()
             self._notifier.turn(time.monotonic_ns(), self._outlook)
@@ -207,6 +206,14 @@ class Host:
 
     def _idle(self) -> bool:
         return self.intake.waiting == 0 and all(lane.pipeline.unanswered == 0 for lane in self.routes.living())
+
+    def _take_answers(self, lanes: list[Lane]) -> None:
+        """Take what workers have said, and send it at once: an answer need not wait for what else is due."""
+        for lane in lanes:
+            self.outlet.take_answers(lane, lane.read_worker(time.monotonic_ns()))
+            lane.dispatch(time.monotonic_ns())  # before the disk has its turn: the worker need not wait for it
+        if self.outlet.waits:
+            self._end_turn()
 
     def _advance(self) -> None:
         now_ns = time.monotonic_ns()

@@ -48,13 +48,17 @@ class Records:
     def admit(self, header: FrameHeader, received_ns: int, deadline_ms: int) -> int | Earlier | Unread:
         """Take a frame as a trigger and return its number, never used twice; or what it repeats.
 
-        ``Unread``: whether it repeats anything cannot be found out now.
+        ``enter`` is to follow for one that has a number, before anything else is recorded. ``Unread``: whether it
+        repeats anything cannot be found out now; it needs no ``enter``.
 
         Raises ``WireError`` (``unrecorded``) when it could not be recorded for too long.
         """
         del header, received_ns, deadline_ms
         self._triggers += 1
         return self._triggers
+
+    def enter(self, number: int, header: FrameHeader, received_ns: int, deadline_ms: int) -> None:
+        """Record a frame that ``admit`` gave a number: apart from that, so that its worker can begin meanwhile."""
 
     def raise_trigger(self, header: TriggerHeader, received_ns: int, deadline_ms: int) -> int | Earlier | Unread:
         """Take a trigger that comes ahead of its frame and return its number; or the one it repeats.
@@ -99,8 +103,14 @@ class Records:
     def refuse(self, reason: str) -> None:
         """Count a refused message."""
 
-    def end_turn(self, now_ns: int, news: News, *, results: bool) -> None:
-        """Write down what the turn brought, ``news`` beside; at once if ``results`` wait to be sent."""
+    def note(self, news: News) -> None:
+        """Take what happened besides."""
+
+    def write(self, now_ns: int) -> None:
+        """Write down all there is, now: results wait to be sent."""
+
+    def end_turn(self, now_ns: int) -> None:
+        """Do what nobody waits for, and write down what the turn brought if it is time to."""
 
     def clean(self, now_ns: int, *, quiet: bool) -> None:
         """Remove a little of what is too old or too much, if it is time to; ``quiet``: the turn had nothing to do."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from runtime.engines.settings import EngineSettings
@@ -76,8 +76,14 @@ class Assignment:
 
     @property
     def setup(self) -> dict[str, Any]:
-        """The record a worker loads from, or takes one lane more by (see ``runtime.worker.door``)."""
+        """The record a worker loads from, or takes one lane more by (see ``runtime.worker.door``).
+
+        What a worker of one camera does not heed is the same for all of those: none need be replaced for it.
+        """
         station, camera = self.station, self.camera
+        engine, wait_ms = EngineSettings.of(station.worker), station.worker.batch_wait_ms
+        if not self.shares:
+            engine, wait_ms = replace(engine, batch=1), 0.0
         return {
             "op": "setup",
             "builtins": list(self.builtins),
@@ -89,8 +95,8 @@ class Assignment:
             # In numbers: a worker that is held to one core while it loads (``runtime.lane.courtesy``) must not count
             # those.
             "threads": station.worker.threads or len(os.sched_getaffinity(0)),
-            "engine": EngineSettings.of(station.worker).as_json(),
-            "batch_wait_ms": station.worker.batch_wait_ms,
+            "engine": engine.as_json(),
+            "batch_wait_ms": wait_ms,
             "shared": self.shares,
             "map": station.publish.map,
             "preview": station.publish.preview,

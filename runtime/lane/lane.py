@@ -66,6 +66,7 @@ class Lane:
         self.thresholds = self._judge.thresholds
         self.worker = (workers or Workers()).seat(assignment, self._slots)
         self._state = self.worker.state
+        self._restarts = 0  # told to the tally
 
     def configure(self, assignment: Assignment) -> None:
         """Take what the host itself holds (deadline, limits of the worker) from another assignment of equal setup."""
@@ -173,6 +174,8 @@ class Lane:
             while self.worker.link is not None and (record := self.worker.link.receive()) is not None:
                 self.worker.heard(now_ns)
                 yield from self._handle(record, now_ns)
+                if self.pipeline.busy_since_ns is None and not self.worker.is_asked:
+                    break  # it owes nothing more: an answer need not wait for another look, the next turn has one
             if self.worker.is_bereaved:  # what it said is read, and one that is stuck never closes its end
                 yield from self._bury(now_ns, "")
         except EOFError:
@@ -189,6 +192,9 @@ class Lane:
             self.device_memory = read_device_memory(record)
             self.engine = read_engine(record)
             self._note_state()
+            return []
+        if record["op"] == "engine":
+            self.engine = read_engine(record)
             return []
         if record["op"] == "alive":
             self.worker.alive(now_ns, golden=record["golden"] is True)
@@ -273,6 +279,9 @@ class Lane:
         return lost + self._after_death(now_ns, why)
 
     def _after_death(self, now_ns: int, why: str) -> list[Answer]:
+        supervisor, restarts = self.worker.supervisor, self.worker.restarts
+        self.tally.died(supervisor, supervisor.deaths - (restarts - self._restarts), supervisor.deaths)
+        self._restarts = restarts
         self._tell(Event.RESTART, {"restarts": self.worker.restarts, "why": self.worker.last_error[:MOST_WHY]})
         self._note_state()
         if self.worker.state is State.FAILED:  # nobody comes for the frames that wait

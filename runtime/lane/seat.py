@@ -36,6 +36,9 @@ class Seat:
         #: The worker owes this lane a sign of life. It was idle when asked, so it has begun none of the lane's frames.
         self.is_asked = False
         self.restarts = 0
+        #: Those of the restarts that a frame of this lane may have caused: a worker that died over the frame of another
+        #: lane alone is no word against this one's.
+        self.own_deaths = 0
         self.self_tests = 0
         self.last_error = ""
         self.supervisor = supervisor
@@ -178,6 +181,11 @@ class Seat:
             return
         self.supervisor.alive(self, now_ns, golden=golden)
 
+    def take_begun(self) -> bool:
+        """Tell whether the worker was at a frame of this lane, and forget it: for a worker that is dead."""
+        begun, self._slots.begun = self._slots.begun, False
+        return begun
+
     def heard(self, now_ns: int) -> None:
         """Note that the worker said something."""
         self.supervisor.heard_ns = now_ns
@@ -206,6 +214,7 @@ class Seat:
         if self.state is not State.STOPPING:
             self.state = self.supervisor.state
             self.restarts += self.supervisor.deaths - self._deaths
+            self.own_deaths += self.supervisor.deaths - self._deaths if self.supervisor.may_blame(self) else 0
         self._deaths = self.supervisor.deaths
         self.last_error = self.supervisor.last_error
         self.is_idle, self.is_asked = True, False

@@ -59,6 +59,7 @@ class Supervisor:
         self.deaths = 0
         #: Why the last worker ended, and that with how its process did.
         self.why = self.last_error = ""
+        self._blamed: list[Seat] = []
         #: The seat whose lane the worker owes a sign of life.
         self.asked: Seat | None = None
         #: When the worker last said anything.
@@ -177,6 +178,7 @@ class Supervisor:
         if self.state is State.READY:
             return
         self.state = State.READY
+        self._dying = [process for process in self._dying if process.poll() is None]  # else a zombie stays
         self._ready_ns = now_ns
         self._pulse.begin(now_ns)
         self.last_error = ""
@@ -191,6 +193,7 @@ class Supervisor:
         self.why = why
         if process is not None:
             why = f"{why} ({self._kill(process)})"
+        self._blamed = [seat for seat in self.seats if seat.take_begun()]
         self.last_error = why
         if self.state is State.STOPPING:
             return
@@ -198,6 +201,10 @@ class Supervisor:
         self.state = State.FAILED if is_spent else State.DEGRADED
         self.start_at_ns = now_ns + int(pause_s * 1e9)
         log.warning("worker %s: %s; %s, restart in %.1f s", self.name, why, self.state, pause_s)
+
+    def may_blame(self, seat: Seat) -> bool:
+        """Tell whether the last death may have to do with a frame of ``seat``: it was at none of others alone."""
+        return not self._blamed or seat in self._blamed
 
     def _close_door(self) -> None:
         if self._door is not None:

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from runtime.inspection import Verdict
@@ -108,3 +109,12 @@ def conserved(totals: Counter[str], open_triggers: int, open_frames: int) -> lis
 def spell(value: Any) -> str:
     """Return the one spelling of an event's detail or of totals: JSON, keys sorted, no spaces."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def spell_totals(totals: Mapping[str, int]) -> str:
+    """Return what ``spell`` returns of whole numbers by name, in half its time: every commit waits for it."""
+    return f"{{{','.join([f'{_spelled(name)}:{totals[name]}' for name in sorted(totals)])}}}"
+
+
+#: A name in quotes. There are some forty; an event may bring others.
+_spelled = lru_cache(maxsize=1024)(json.dumps)

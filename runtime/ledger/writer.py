@@ -119,6 +119,11 @@ class Ledger:
         return self.journal.seq + 1
 
     @property
+    def next_record(self) -> int:
+        """The number of the next record, whatever it is."""
+        return self.journal.head.record + 1
+
+    @property
     def written(self) -> Head:
         """The head of the chain as committed: write it down elsewhere and it is a witness for ``check``."""
         return self.journal.written
@@ -137,6 +142,11 @@ class Ledger:
     def pending(self) -> bool:
         """Whether the next commit has something to write: records, or acknowledgements of subscribers."""
         return self.journal.pending
+
+    @property
+    def has_frames(self) -> bool:
+        """Whether triggers or frames wait for the next commit."""
+        return bool(self.journal.rows["triggers"] or self.journal.rows["frames"])
 
     @property
     def short_of_room(self) -> bool:
@@ -195,13 +205,35 @@ class Ledger:
         for the same part at or after ``since_ns`` (UTC; None: trigger ids are not compared). Raises ``LedgerFull`` as
         ``trigger`` does.
         """
+        earlier = self.repeated(key, received_ns=received_ns, trigger_id=trigger_id, part_id=part_id, since_ns=since_ns)
+        if earlier is not None:
+            return earlier
+        return self.take_in(
+            key, received_ns=received_ns, deadline_ns=deadline_ns, trigger_id=trigger_id, part_id=part_id
+        )
+
+    def repeated(
+        self,
+        key: FrameKey,
+        *,
+        received_ns: int,
+        trigger_id: int | None = None,
+        part_id: str = "",
+        since_ns: int | None = None,
+    ) -> Earlier | None:
+        """Do the first half of ``arrive``: return what a frame repeats, recording the frame then; None: it is new."""
         self._expect_room()
         earlier = self.find(key)
         if earlier is None and trigger_id is not None and since_ns is not None:
             earlier = self.find_trigger(key.camera, trigger_id, part_id, since_ns)
         if earlier is not None:
             self.drop(key, received_ns=received_ns, reason=DUPLICATE)
-            return earlier
+        return earlier
+
+    def take_in(
+        self, key: FrameKey, *, received_ns: int, deadline_ns: int, trigger_id: int | None = None, part_id: str = ""
+    ) -> int:
+        """Do the second half of ``arrive``, for a frame that repeats nothing: record it and return its trigger."""
         record = self.trigger(
             key.camera, received_ns=received_ns, deadline_ns=deadline_ns, trigger_id=trigger_id, part_id=part_id
         )
@@ -275,9 +307,12 @@ class Ledger:
         """Return the trigger this very frame came with before, as long as its records are kept; None if it is new."""
         trigger = self._keys.get(key)
         if trigger is None:
+            session, furthest = self._furthest.get(key.camera, (None, -1))
+            if session == key.session and key.frame_id > furthest:
+                return None  # as nearly all are: it need not be looked for
             with told("read", self.path):
                 if key.frame_id > self._furthest_of(key):
-                    return None  # as nearly all are: it need not be looked for
+                    return None
                 trigger = lookup.trigger_of_frame(self.journal.connection, key)
         return self._answered(trigger)
 

@@ -54,15 +54,27 @@ _SETTLE_S, _DRAIN_S = 60.0, 30.0
 
 
 class Chaos:
-    """One run. ``start_host``: command line of the host, replaced by tests that plant a bug."""
+    """One run. ``start_host``: command line of the host, replaced by tests that plant a bug.
 
-    def __init__(self, plan: Plan, folder: Path, progress: Progress, tell: Tell, start_host: HostCommand) -> None:
+    ``shared``: both cameras have one worker process between them.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        folder: Path,
+        progress: Progress,
+        tell: Tell,
+        start_host: HostCommand,
+        *,
+        shared: bool = False,
+    ) -> None:
         self.plan, self.folder = plan, folder
         self.down: list[tuple[int, int]] = []
         self.ended: list[str] = []
         self.dealt: Counter[str] = Counter()
         self._progress, self._tell = progress, tell
-        path = prepare(folder)
+        path = prepare(folder, shared=shared)
         self.station: Station = load_station(path)
         self._stack = contextlib.ExitStack()
         log = self._stack.enter_context((folder / "run.log").open("wb"))
@@ -242,15 +254,16 @@ def run_chaos(
     kills: int,
     folder: Path,
     *,
+    shared: bool = False,
     progress: Progress = lambda _done, _total, _what: None,
     tell: Tell = lambda _sentence: None,
     start_host: HostCommand = host_command,
 ) -> tuple[Evidence, dict[str, Any]]:
     """Run the plan of a seed in ``folder``, which must be empty; return what it left behind and figures of the run.
 
-    Raises ``StationError`` where the station never became ready or did not end.
+    ``shared``: its cameras share a worker. Raises ``StationError`` where the station never became ready or did not end.
     """
-    chaos = Chaos(draw_plan(seed, triggers, kills), folder, progress, tell, start_host)
+    chaos = Chaos(draw_plan(seed, triggers, kills), folder, progress, tell, start_host, shared=shared)
     begun = time.monotonic()
     evidence = chaos.run()
     seconds = time.monotonic() - begun
@@ -264,12 +277,13 @@ def run_chaos(
     }
 
 
-def prepare(folder: Path) -> Path:
+def prepare(folder: Path, *, shared: bool = False) -> Path:
     """Return a station file for the run, with two templates of ``faulty``, in an empty folder."""
     store = Store.create(folder / "store")
     for threshold in THRESHOLDS:
         put_template(store, Faulty(), threshold)
     settings = {"product": PRODUCT, "detector": "faulty", "deadline_ms": DEADLINE_MS, "queue": 64}
+    settings["worker"] = "shared" if shared else "own"
     ahead = settings | {"triggers": "ahead", "early_ms": _EARLY_MS}
     return write_station(
         folder,

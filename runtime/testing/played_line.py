@@ -188,7 +188,8 @@ class Line:
         self.intake.advance(self.clock.now_ns)
         for answer in self.lane_of_top.expired(self.clock.now_ns):
             self.take_answer(self.lane_of_top, answer)
-        self.records.end_turn(self.clock.now_ns, [], results=True)
+        self.records.end_turn(self.clock.now_ns)
+        self.records.write(self.clock.now_ns)
 
     # --- the outside --------------------------------------------------------------------------------------------
 

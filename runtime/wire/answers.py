@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,17 +19,24 @@ FLOAT16_MAX = 65504.0
 _FLOAT16 = np.dtype("<f2")
 
 
-def encode_map(anomaly_map: np.ndarray, encoding: str) -> tuple[MapInfo | None, bytes | np.ndarray]:
+def _to_float16(values: np.ndarray) -> np.ndarray:
+    return values.astype(_FLOAT16)
+
+
+def encode_map(
+    anomaly_map: np.ndarray, encoding: str, to_float16: Callable[[np.ndarray], np.ndarray] = _to_float16
+) -> tuple[MapInfo | None, bytes | np.ndarray]:
     """Encode a float32 [h, w] map as "raw" (float16), "png16" or "none"; return description and bytes.
 
     raw clips values to the range of float16 (the score, not the map, decides); png16 spans the map's own range.
+    ``to_float16`` rounds as numpy does; a worker has a faster one.
     """
     height, width = anomaly_map.shape
     if encoding == "none":
         return None, b""
     if encoding == "raw":
         info = MapInfo(encoding="raw", dtype="float16", height=height, width=width)
-        return info, np.maximum(np.minimum(anomaly_map, FLOAT16_MAX), -FLOAT16_MAX).astype(_FLOAT16)
+        return info, to_float16(np.clip(anomaly_map, -FLOAT16_MAX, FLOAT16_MAX)).astype(_FLOAT16, copy=False)
     low, high = float(anomaly_map.min()), float(anomaly_map.max())
     scale = (high - low) / 65535 or 1.0
     # float64: the range of a float32 map can itself be beyond float32.

@@ -47,7 +47,8 @@ def encode_result(inspection: Inspection) -> list[bytes]:
     ``error_detail`` is cut to what the field holds: an exception's text must not cost the inspection it explains.
     """
     fields = dict(zip(_RESULT_NAMES, _result_values(inspection), strict=True))
-    fields["error_detail"] = clip_text(inspection.error_detail)
+    if inspection.error_detail:
+        fields["error_detail"] = clip_text(inspection.error_detail)
     fields["error_code"] = inspection.error.code
     fields["map"] = None if inspection.map is None else dict(zip(_MAP_NAMES, _map_values(inspection.map), strict=True))
     return [result_topic(inspection.station, inspection.camera), seal(RESULT_SCHEMA, fields)]

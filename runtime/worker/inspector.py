@@ -20,6 +20,7 @@ from runtime.errors import EdgeadError
 from runtime.inspection import ErrorWord
 from runtime.wire.answers import encode_map, encode_preview
 from runtime.worker.exposure import find_fault, sample_frame
+from runtime.worker.half import to_float16
 from runtime.worker.lifesigns import CameraSigns, EngineSigns, Fingerprint, fingerprint
 from runtime.worker.link import one_line
 from runtime.worker.slots import Slots
@@ -106,6 +107,10 @@ class Inspector:
         except Exception as error:  # noqa: BLE001 - the per-detector guard: logged by _complain, answered, counted
             self._fail(answer, error)
 
+    def mark_begun(self, *, begun: bool) -> None:
+        """Leave word for the host, should this process die: whether it was at a frame of this lane."""
+        self._slots.begun = begun
+
     def close(self) -> None:
         """Give the slots back; what lies there is no longer used."""
         self._slots.close()
@@ -126,7 +131,7 @@ class Inspector:
 
     def _write(self, slot: int, image: np.ndarray, anomaly_map: np.ndarray, answer: dict[str, Any]) -> None:
         """Put the encoded map and preview into the slot and describe them in ``answer``."""
-        info, payload = encode_map(anomaly_map, self._map_encoding)
+        info, payload = encode_map(anomaly_map, self._map_encoding, to_float16)
         map_bytes = memoryview(payload).cast("B")  # type: ignore[arg-type]
         preview = encode_preview(image) if self._preview else b""
         total = map_bytes.nbytes + len(preview)

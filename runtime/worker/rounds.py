@@ -29,6 +29,8 @@ log = logging.getLogger("edgead.worker")
 #: starts a fresh one: a CUDA fault, for one, stays with the process for good.
 MAX_FAILURES = 5
 _DETECTOR_FAILED = (ErrorWord.DETECTOR_ERROR, ErrorWord.RESULT_BAD)
+#: What the status says once the engine has given up answering several frames at once.
+_BATCH_FAILED = "frames go one by one: several at once failed on the line, see the log; the next process tries again"
 
 
 class Seat:
@@ -55,6 +57,7 @@ class Rounds:
         self._golden = golden
         self._door = door
         self._ready = ready
+        self._batch = engine.batch
         self._wait_ns = int(wait_ms * 1e6)
         self._signs = EngineSigns()
         self._wanted: dict[str, Any] | None = None
@@ -178,6 +181,8 @@ class Rounds:
     def _answer(self, round_: list[Seat]) -> None:
         """Answer the round's frames."""
         started = time.monotonic_ns()
+        for seat in round_ if self._alone is None else ():
+            seat.inspector.mark_begun(begun=True)
         begun = [seat.inspector.begin(seat.asked) for seat in round_]
         images = [image for _, image in begun if image is not None]
         outcomes = iter(self._engine.infer_many(images) if images else ())
@@ -191,8 +196,19 @@ class Rounds:
                 self._failures = 0
             try:
                 seat.link.send(answer)
+                seat.inspector.mark_begun(begun=False)
             except EOFError:
                 self._leave(seat)
+        if self._engine.batch != self._batch:
+            self._tell_of_engine()
+
+    def _tell_of_engine(self) -> None:
+        """Tell every lane, and those that come, that the engine takes fewer frames at once than it did."""
+        self._batch = self._engine.batch
+        engine = dict(self._ready["engine"])
+        engine["note"] = "; ".join(filter(None, (engine["note"], _BATCH_FAILED)))
+        self._ready["engine"] = engine
+        tell_all((seat.link for seat in self._seats.values()), {"op": "engine", "engine": engine})
 
     def _sign_of_life(self, seat: Seat, record: dict[str, Any]) -> None:
         """Answer a ping; where it asks for a self-test, one golden frame is answered first."""

@@ -14,6 +14,8 @@ import os
 PREVIEW_BYTES = 1024 * 1024
 #: MADV_POPULATE_WRITE of <linux/mman.h>, since Linux 5.14.
 _POPULATE_WRITE = 23
+#: One byte is used: a store of one byte is there or is not, at whatever instruction a process dies.
+_FLAG_BYTES = 64
 
 
 def answer_bytes(map_shape: tuple[int, int], *, preview: bool) -> int:
@@ -23,7 +25,7 @@ def answer_bytes(map_shape: tuple[int, int], *, preview: bool) -> int:
 
 
 class Slots:
-    """``count`` slots of ``frame_bytes`` + ``answer_bytes``, as memory views on both sides."""
+    """``count`` slots of ``frame_bytes`` + ``answer_bytes``, as memory views on both sides, and a flag behind them."""
 
     def __init__(self, fd: int, count: int, frame_bytes: int, answer_bytes: int) -> None:
         self.fd = fd
@@ -32,7 +34,7 @@ class Slots:
         self.frame_bytes = -(-frame_bytes // 64) * 64
         self.answer_bytes = -(-answer_bytes // 64) * 64
         self._stride = self.frame_bytes + self.answer_bytes
-        self._memory = mmap.mmap(fd, self.count * self._stride)
+        self._memory = mmap.mmap(fd, self.count * self._stride + _FLAG_BYTES)
         self._view = memoryview(self._memory)
 
     @classmethod
@@ -40,7 +42,7 @@ class Slots:
         """Reserve the memory (host side). Raises ``OSError`` where there is none, or no descriptor for it."""
         fd = os.memfd_create("edgead-slots")
         try:
-            os.ftruncate(fd, count * (-(-frame_bytes // 64) * 64 + -(-answer_bytes // 64) * 64))
+            os.ftruncate(fd, count * (-(-frame_bytes // 64) * 64 + -(-answer_bytes // 64) * 64) + _FLAG_BYTES)
             return cls(fd, count, frame_bytes, answer_bytes)
         except BaseException:
             os.close(fd)
@@ -60,6 +62,15 @@ class Slots:
                 page = begin - begin % mmap.PAGESIZE
                 with contextlib.suppress(OSError):  # an older kernel, or no memory: the first frames find out
                     self._memory.madvise(_POPULATE_WRITE, page, end - page)
+
+    @property
+    def begun(self) -> bool:
+        """Whether the worker is, or was when it died, at a frame that lies here: from before it looks at it on."""
+        return self._view[self.count * self._stride] != 0
+
+    @begun.setter
+    def begun(self, begun: bool) -> None:
+        self._view[self.count * self._stride] = begun
 
     def frame(self, slot: int, size: int) -> memoryview:
         """Return the first ``size`` bytes of the slot's frame room."""

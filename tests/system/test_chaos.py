@@ -7,12 +7,14 @@ import json
 import shutil
 import sqlite3
 import sys
+from collections import Counter
 from contextlib import closing
 
 import numpy as np
 import pytest
 
 from runtime.inspection import Verdict
+from runtime.ledger import Reader
 from runtime.ledger.schema import COLUMNS
 from runtime.sim.chaos import run_chaos
 from runtime.sim.plan import Blow, Coming, Kind, draw_plan
@@ -95,6 +97,20 @@ def test_a_run_through_chaos_loses_nothing(finished):
     assert any(name.startswith("refused.") for name in more["camera"])
     assert more["outcomes"]["good"]["OK"] > 0
     assert all(more["camera"][f"ahead.{coming}"] > 0 for coming in Coming)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_cameras_that_share_a_worker_lose_nothing_either(tmp_path):
+    """Every claim holds where one process answers both cameras, and dies, hangs and is killed with frames of both."""
+    evidence, figures = run_chaos(SEED, 300, 1, tmp_path, shared=True)
+    claims, more = judge(evidence)
+    assert broken(claims) == {}
+    assert figures["blows"][Blow.KILL_HOST.value] == len(evidence.down) == 1
+    assert more["outcomes"]["good"]["OK"] > 0
+    with Reader(tmp_path / "ledger" / "ledger.sqlite") as reader:
+        restarts = Counter(each.detail["camera"] for each in reader.events(kind="restart"))
+    assert min(restarts["top"], restarts["side"]) > 0, "a death is one of both"
 
 
 @pytest.mark.slow

@@ -142,6 +142,19 @@ def test_what_the_host_holds_itself_needs_no_worker(make):
             assert camera.receipt().error is ErrorWord.DETECTOR_TIMEOUT
 
 
+@pytest.mark.parametrize(("share", "swaps"), [("own", 0), ("shared", 1)])
+def test_how_many_frames_go_together_concerns_shared_workers_alone(make, share, swaps):
+    """Another ``worker.batch`` or ``batch_wait_ms`` replaces a worker that heeds them, and no other."""
+    played = make(guard=None)
+    edit(played.path, worker=share)
+    with played.run():
+        content = json.loads(played.path.read_text(encoding="utf-8"))
+        content["worker"] |= {"batch": 4, "batch_wait_ms": 2.0}
+        played.path.write_text(json.dumps(content), encoding="utf-8")
+        fate = played.apply()
+        assert (fate["state"], len(fate["swaps"])) == ("accepted", swaps)
+
+
 def test_a_template_the_store_activated_is_taken_up(make):
     """A ref that moved takes effect with the next apply, not by itself; the running template is in the status."""
     played = make(guard=None)

@@ -11,6 +11,7 @@ import pytest
 from runtime.changing.swap import SwapState
 from runtime.inspection import ErrorWord, Verdict
 from runtime.lane.assignment import Assignment
+from runtime.lane.lane import Lane
 from runtime.ledger import Event
 from runtime.lifecycle import State
 from runtime.station.config import load_station
@@ -196,6 +197,27 @@ def test_a_death_under_guard_is_taken_back(played):
     played.turn(101)  # the worker that would take up the rest does not come
     assert verdicts(played) == [(number, ErrorWord.DETECTOR_CRASH) for number in held]
     assert {lane for lane, _ in played.left} == {bad}
+
+
+@pytest.mark.parametrize(
+    ("at_own", "at_other", "state"),
+    [(False, True, GUARDED), (True, True, ROLLED_BACK), (True, False, ROLLED_BACK), (False, False, ROLLED_BACK)],
+)
+def test_a_death_over_the_frame_of_a_neighbour_is_no_word_against_the_swap(make, assign, at_own, at_other, state):
+    """Where lanes share a worker, a death is taken back only if the worker was at a frame of the post, or at none."""
+    shared = {"worker": "shared"} | guarded()
+    played = make(**shared)
+    swap = played.swap(1, **shared)
+    played.ready(played.post.candidate)
+    neighbour = Lane(assign(1, **shared), workers=played.post._workers)
+    neighbour.advance(played.now_ns)
+    assert neighbour.worker.supervisor is played.post.lane.worker.supervisor
+    played.post.lane._slots.begun, neighbour._slots.begun = at_own, at_other
+    played.die(played.post.lane)
+    assert swap.state is state
+    neighbour.worker.stop(0)
+    neighbour.release()
+    played.worker(neighbour).end.close()
 
 
 def test_a_swap_while_another_is_guarded(played):

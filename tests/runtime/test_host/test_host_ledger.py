@@ -124,6 +124,43 @@ def played(make) -> Played:
     return make()
 
 
+def test_nobody_waits_for_what_could_come_later(played, monkeypatch):
+    """The worker is asked before the frame is recorded; a result is sent behind its commit and before its evidence."""
+    steps: list[str] = []
+    with played.run() as camera:
+        records, lane = played.host.outlet.records, played.host.lanes["top"]
+        asked = lane.worker.send
+
+        def ask(record):
+            steps.append(record["op"])
+            asked(record)
+
+        monkeypatch.setattr(lane.worker, "send", ask)
+        for owner, name, step in (
+            (records, "enter", "recorded"),
+            (records.ledger, "commit", "committed"),
+            (played.host.outlet, "_send_outgoing", "sent"),
+            (records, "keep", "kept"),
+        ):
+            told = getattr(owner, name)
+
+            def note(*given, told=told, step=step, **named):
+                if step != "sent" or played.host.outlet.waits:
+                    steps.append(step)
+                return told(*given, **named)
+
+            monkeypatch.setattr(owner, name, note)
+        camera.send(IMAGE)
+        played.answer(0.75)
+        assert camera.receipt().verdict is Verdict.NOT_OK
+        played.wait(lambda: "kept" in steps)
+    begun = steps.index("recorded")
+    assert "inspect" in steps[:begun]
+    sent = steps.index("sent", begun)
+    assert "committed" in steps[begun:sent]
+    assert sent < steps.index("kept", begun)
+
+
 def test_every_frame_is_one_trigger_one_frame_and_one_inspection(played):
     """What is published is what was recorded, byte for byte, numbered in the order it was published."""
     with played.run() as camera, Subscriber(played.station.results) as subscriber:
@@ -420,7 +457,7 @@ def test_a_disk_full_for_too_long_refuses_at_the_door(played, monkeypatch):
         def refuse(*_, **__):
             raise LedgerFull("no room")
 
-        monkeypatch.setattr(played.host.outlet.records.ledger, "arrive", refuse)
+        monkeypatch.setattr(played.host.outlet.records.ledger, "repeated", refuse)
         camera.send(IMAGE)
         receipt = camera.receipt()
     assert (receipt.accepted, receipt.reason, receipt.verdict) == (False, "unrecorded", Verdict.UNDEFINED)

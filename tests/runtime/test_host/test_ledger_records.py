@@ -9,7 +9,8 @@ import pytest
 from runtime.errors import LedgerError, WireError
 from runtime.frame import FrameHeader, PixelFormat
 from runtime.host import ledger_records, upkeep
-from runtime.host.ledger_records import COMMIT_NS, RETRY_NS, SUMMARY_NS, LedgerRecords
+from runtime.host.ledger_records import RETRY_NS, SUMMARY_NS, LedgerRecords
+from runtime.host.pace import COMMIT_NS
 from runtime.host.upkeep import CLEAN_NS, NEVER_QUIET_NS, NEVER_QUIET_ON_NS, ROOM_NS
 from runtime.inspection import Inspection, Verdict
 from runtime.ledger import LedgerFull, Reader, check
@@ -39,7 +40,11 @@ def header(number):
 
 def admit(records, number):
     """Take a frame in; return its trigger."""
-    return records.admit(header(number), time.time_ns(), 1000)
+    frame, now_ns = header(number), time.time_ns()
+    trigger = records.admit(frame, now_ns, 1000)
+    if isinstance(trigger, int):
+        records.enter(trigger, frame, now_ns, 1000)
+    return trigger
 
 
 def inspect(records, trigger, number):
@@ -55,8 +60,14 @@ def inspect(records, trigger, number):
 def part(records, number, now_ns):
     """Take a frame through in one turn."""
     made = inspect(records, admit(records, number), number)
-    records.end_turn(now_ns, [], results=True)
+    end_turn(records, now_ns)
     return made
+
+
+def end_turn(records, now_ns):
+    """End a turn, and write at once what it brought: results wait."""
+    records.end_turn(now_ns)
+    records.write(now_ns)
 
 
 def test_results_are_written_at_once_and_triggers_soon(records):
@@ -64,26 +75,43 @@ def test_results_are_written_at_once_and_triggers_soon(records):
     part(records, 0, NOW)
     assert records.ledger.unwritten == 0
     trigger = admit(records, 1)
-    records.end_turn(NOW, [], results=False)
+    records.end_turn(NOW)
     assert records.ledger.unwritten == 2
     assert records.next_due_ns() == min(NOW + COMMIT_NS, records._upkeep.due_ns)
-    records.end_turn(NOW + COMMIT_NS - 1, [], results=False)
+    records.end_turn(NOW + COMMIT_NS - 1)
     assert records.ledger.unwritten == 2
-    records.end_turn(NOW + COMMIT_NS, [], results=False)
+    records.end_turn(NOW + COMMIT_NS)
     assert records.ledger.unwritten == 0
     inspect(records, trigger, 1)
-    records.end_turn(NOW + COMMIT_NS, [], results=True)
+    end_turn(records, NOW + COMMIT_NS)
     assert records.ledger.written_seq == 2
+
+
+def test_frames_of_a_slow_detector_are_written_in_their_own_turn(records):
+    """Once a frame waited for its answer in vain the next is committed at once; after an answer in time it waits."""
+    slow = admit(records, 0)
+    records.end_turn(NOW)
+    records.end_turn(NOW + COMMIT_NS)
+    inspect(records, slow, 0)
+    end_turn(records, NOW + 7 * COMMIT_NS)
+    quick = admit(records, 1)
+    records.end_turn(NOW + 8 * COMMIT_NS)
+    assert records.ledger.unwritten == 0, "nobody waited"
+    inspect(records, quick, 1)
+    end_turn(records, NOW + 9 * COMMIT_NS - 1)
+    admit(records, 2)
+    records.end_turn(NOW + 9 * COMMIT_NS)
+    assert records.ledger.unwritten == 2, "the last answer came in time: one transaction will do"
 
 
 def test_what_somebody_else_wrote_is_not_waited_for(records):
     """A commit that came before the turn's own, as cleaning up does, leaves no time behind at which the loop wakes."""
     records.clean(NOW, quiet=True)
     admit(records, 0)
-    records.end_turn(NOW, [], results=False)
+    records.end_turn(NOW)
     assert records.next_due_ns() == NOW + COMMIT_NS
     records.ledger.commit()
-    records.end_turn(NOW + COMMIT_NS, [], results=False)
+    records.end_turn(NOW + COMMIT_NS)
     assert records.next_due_ns() == records._upkeep.due_ns > NOW + COMMIT_NS
 
 
@@ -92,9 +120,9 @@ def test_refusals_are_summed_up_once_a_second(records, settings):
     for turn in range(5):
         for _ in range(1 + turn):
             records.refuse("topic")
-        records.end_turn(NOW + turn, [], results=True)
+        end_turn(records, NOW + turn)
     assert records.next_due_ns() is not None
-    records.end_turn(NOW + SUMMARY_NS, [], results=True)
+    end_turn(records, NOW + SUMMARY_NS)
     with Reader(settings.file) as reader:
         assert [each.detail for each in reader.events(kind="refused")] == [{"topic": 1}, {"topic": 14}]
 
@@ -111,7 +139,7 @@ def test_a_full_disk_costs_evidence_then_nothing_else(records, settings, monkeyp
     records.keep(made, header(0), {"frame": bytes(100)})
     while not records._writer._done:
         time.sleep(0.001)
-    records.end_turn(NOW, [], results=True)
+    end_turn(records, NOW)
     assert records.status()["evidence_bytes"] > 100
     with monkeypatch.context() as patch:
         patch.setattr(records.ledger, "commit", lambda: full(records.ledger))
@@ -153,7 +181,7 @@ def test_a_disk_that_fails_for_too_long_is_refused_at_the_door(records, monkeypa
         with pytest.raises(WireError) as refused:
             admit(records, 2)
         assert refused.value.reason == "unrecorded"
-    records.end_turn(NOW + 9 * RETRY_NS, [], results=True)
+    end_turn(records, NOW + 9 * RETRY_NS)
     assert records.status()["trouble"] == ""
     part(records, 2, NOW + 9 * RETRY_NS)
     assert records.ledger.written_seq == 3
@@ -173,11 +201,11 @@ def test_refusals_do_not_fill_the_memory(records, monkeypatch):
         waiting = records.ledger.unwritten
         for second in range(1, 50):
             records.refuse("unrecorded")
-            records.end_turn(NOW + second * SUMMARY_NS, [], results=False)
+            records.end_turn(NOW + second * SUMMARY_NS)
         assert records.ledger.unwritten == waiting
         assert records.next_due_ns() > NOW + 49 * SUMMARY_NS - RETRY_NS, "a full memory must not keep the loop awake"
     for second in (50, 51):
-        records.end_turn(NOW + second * SUMMARY_NS, [], results=True)
+        end_turn(records, NOW + second * SUMMARY_NS)
     assert records.ledger.totals["refused.unrecorded"] == 49
     assert records.ledger.totals["events.refused"] == 1
 
@@ -219,7 +247,7 @@ def test_what_is_left_is_written_at_the_end(settings):
     made = part(records, 0, NOW)
     records.keep(made, header(0), {"frame": b"x"})
     records.refuse("topic")
-    records.end_turn(NOW, [], results=True)
+    end_turn(records, NOW)
     records.refuse("parts")
     admit(records, 1)
     records.close()

@@ -143,12 +143,23 @@ def test_an_answer_is_out_before_the_next_record_is_read(bench):
 
 
 def test_the_same_answer_twice(bench):
-    """The second answer to one frame is out of step: one inspection, and another worker."""
+    """The second answer to one frame is out of step: one inspection, and another worker at the next look."""
     bench.take()
     bench.advance()
     answers = bench.say(done(FIRST), done(FIRST))
     assert [answer.verdict for answer in answers] == [Verdict.OK]
+    assert bench.say_nothing() == []
     assert bench.worker.state is State.DEGRADED
+
+
+def test_what_a_worker_says_of_its_engine_later(bench):
+    """A note that comes while it inspects, as that batches are off, is what the status says from then on."""
+    bench.take()
+    bench.advance()
+    later = {"backend": "eager", "precision": "fp32", "note": "frames go one by one"}
+    bench.say(done(FIRST), {"op": "engine", "engine": later})
+    bench.say_nothing()
+    assert (bench.status()["engine"], bench.worker.state) == (later, State.READY)
 
 
 @pytest.mark.parametrize("word", ["detector_error", "result_bad", "frame_exposure", "frame_repeated"])

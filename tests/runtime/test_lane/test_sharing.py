@@ -16,6 +16,7 @@ from runtime.lane.assignment import Assignment, assignments, lanes_of
 from runtime.lane.backoff import FIRST_BACKOFF_S
 from runtime.lane.lane import Answer, Lane
 from runtime.lane.supervisor import STOP_S
+from runtime.lane.tally import Tally
 from runtime.lane.workers import Workers
 from runtime.lifecycle import State
 from runtime.station.config import load_station
@@ -148,6 +149,42 @@ def test_a_death_is_one_for_all(hall):
     for lane, (_, kept) in zip(lanes, numbers, strict=True):
         lane.advance(again_ns)
         assert [answer.number for answer in say(lane, done(kept), again_ns)] == [kept]
+
+
+def test_a_death_is_counted_once_for_a_camera(hall):
+    """Two lanes of one camera that share a worker heard of the same death; the one after the first has left counts."""
+    tally = Tally()
+    first, second = (Lane(hall.found["a"], tally, hall.workers) for _ in range(2))
+    hall.lanes += [first, second]
+    for now_ns, lanes in ((0, (first, second)), (50 * S, (second,))):
+        hall.ready(*lanes, now_ns=now_ns)
+        for lane in lanes:
+            seat(lane).end.close()
+        for lane in lanes:
+            list(lane.read_worker(now_ns + S))
+        if first in lanes:
+            assert tally.restarts == 1
+            first.worker.dismiss()
+    assert (tally.restarts, first.worker.restarts, second.worker.restarts) == (2, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("at", "blamed"),
+    [("", "ab"), ("a", "a"), ("b", "b"), ("ab", "ab")],
+    ids=["idle", "the first", "the second", "both"],
+)
+def test_whose_frame_a_worker_died_over(hall, at, blamed):
+    """A lane is not to blame where the worker was at frames of others alone; where it was at none, all may be."""
+    lanes = [hall.lane(name) for name in "ab"]
+    hall.ready(*lanes)
+    for lane in lanes:
+        lane._slots.begun = lane.name in at
+        seat(lane).end.close()
+    for lane in lanes:
+        list(lane.read_worker(S))
+    assert [lane.worker.restarts for lane in lanes] == [1, 1]
+    assert "".join(lane.name for lane in lanes if lane.worker.own_deaths) == blamed
+    assert not any(lane._slots.begun for lane in lanes), "the next process begins with nothing said"
 
 
 @pytest.mark.parametrize("stuck", [False, True])

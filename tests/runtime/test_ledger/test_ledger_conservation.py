@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from runtime.inspection import ErrorWord, Verdict
 from runtime.ledger import Event, FrameKey, Ledger, Reader, Retention, check, evidence, prune
-from runtime.ledger.totals import conserved
+from runtime.ledger.totals import conserved, spell, spell_totals
 
 KINDS = (
     *("part", "trigger", "frame", "answer", "answer_bad", "undecided", "drop", "refused", "swap", "keep"),
@@ -139,6 +139,12 @@ def test_a_trigger_in_time_is_no_problem(line, path, clock):
     line.ledger.commit()
     assert check(path, now_ns=clock()) == []
     assert [each.kind for each in check(path, now_ns=clock() + 10**12)] == ["trigger"]
+
+
+@given(st.dictionaries(st.text(), st.integers()))
+def test_totals_are_spelled_as_everything_else(totals):
+    """The quick spelling of totals is the one ``spell`` gives, whatever the names: a reader compares bytes."""
+    assert spell_totals(totals) == spell(totals)
 
 
 def test_totals_in_which_something_is_missing_are_seen():

@@ -313,3 +313,52 @@ def test_a_worker_waits_between_two_lanes():
     serving.join(30)
     assert not serving.is_alive()
     assert open_now() == before
+
+
+def test_the_host_hears_that_batches_are_off():
+    """An engine that gives up batches on the line is told to every lane, and to one that comes later, once."""
+    door, outside = Door.pair()
+    guests = [Guest(number, door) for number in range(2)]
+
+    def happen(numbers: list[int]) -> None:
+        if not events:
+            engine.batch = 1
+            guests.append(Guest(2, door))
+        elif len(events) == 2:
+            for guest in guests:
+                guest.close(politely=True)
+            door.close()
+        events.append(numbers)
+
+    events: list[list[int]] = []
+    engine = PlayedEngine(2, happen)
+    for ticket, guest in ((1, guests[0]), (2, guests[1]), (3, guests[0]), (4, guests[1])):
+        guest.frame(ticket)
+    ready = {"op": "ready", "engine": {"backend": "eager", "precision": "fp32", "note": "first"}}
+    rounds = Rounds(engine, None, Door(outside), ready)
+    rounds.admit_waiting()
+    rounds.serve()
+    outside.close()
+    assert events == [[0, 1], [0], [1]]
+    told = [guest.told() for guest in guests]
+    for records in told[:2]:
+        assert records[0]["engine"]["note"] == "first"
+        (note,) = [record["engine"]["note"] for record in records if record["op"] == "engine"]
+        assert note.startswith("first; frames go one by one")
+    assert told[2][0] == {"op": "ready", "engine": {"backend": "eager", "precision": "fp32", "note": note}}
+
+
+def test_the_host_can_tell_whose_frame_it_was():
+    """While lanes share a process, those whose frames are inspected are marked in their own memory, and no others."""
+    door, outside = Door.pair()
+    guests = [Guest(number, door) for number in range(3)]
+    marked: list[list[bool]] = []
+    engine = PlayedEngine(2, lambda _: marked.append([guest.slots.begun for guest in guests]))
+    for ticket, number in enumerate((0, 1, 2), 1):
+        guests[number].frame(ticket)
+        guests[number].close(politely=True)
+    serve(engine, door, outside)
+    assert marked == [[True, True, False], [False, False, True]]
+    assert [guest.slots.begun for guest in guests] == [False] * 3
+    for guest in guests:
+        guest.told()

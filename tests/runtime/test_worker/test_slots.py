@@ -89,7 +89,21 @@ def test_touched_slots_have_their_memory_and_others_cost_none():
 def test_nothing_is_left_behind(slots):
     """The memory has no name in any file system, so a killed station leaves nothing to clean up."""
     assert str(Path(f"/proc/self/fd/{slots.fd}").readlink()).startswith("/memfd:edgead-slots")
-    assert os.fstat(slots.fd).st_size == 3 * (slots.frame_bytes + slots.answer_bytes)
+    assert os.fstat(slots.fd).st_size == 3 * (slots.frame_bytes + slots.answer_bytes) + 64
+
+
+def test_the_flag_is_seen_by_the_other_side_and_touches_no_slot(slots):
+    """What one process says of its work the other reads, beside slots that are full."""
+    other = Slots(os.dup(slots.fd), 3, 1001, 77)
+    for view in views(slots):
+        view[:] = b"\xff" * view.nbytes
+    assert not slots.begun
+    other.begun = True
+    assert slots.begun
+    slots.begun = False
+    assert not other.begun
+    assert all(bytes(view) == b"\xff" * view.nbytes for view in views(other))
+    other.close()
 
 
 def test_memory_that_cannot_be_mapped_leaves_no_descriptor():
