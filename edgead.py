@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from calibration.synthetic.defects import DefectRecipe as DefectRecipe
     from calibration.synthetic.defects import PlantedDefect as PlantedDefect
     from calibration.synthetic.defects import SyntheticDefects as SyntheticDefects
+    from calibration.synthetic.unseen import UNSEEN_KINDS as UNSEEN_KINDS
+    from calibration.synthetic.unseen import draw_unseen as draw_unseen
     from runtime.checkpoint import Checkpoint as Checkpoint
     from runtime.client.triggers import TriggerClient as TriggerClient
     from runtime.delivery.client import Delivered as Delivered
@@ -91,11 +93,13 @@ _PUBLIC = {
     "TemplateContent": "runtime.detector:TemplateContent",
     "TemplateError": "runtime.errors:TemplateError",
     "TriggerClient": "runtime.client.triggers:TriggerClient",
+    "UNSEEN_KINDS": "calibration.synthetic.unseen:UNSEEN_KINDS",
     "Verdict": "runtime.inspection:Verdict",
     "WeightFile": "runtime.weights:WeightFile",
     "WeightsError": "runtime.errors:WeightsError",
     "WireError": "runtime.errors:WireError",
     "digest_of_weights": "runtime.weights:digest_of",
+    "draw_unseen": "calibration.synthetic.unseen:draw_unseen",
     "hookimpl": "runtime.hookspecs:hookimpl",
     "locate_weights": "runtime.weights:locate",
     "result_values": "runtime.result_fields:result_values",

@@ -27,7 +27,11 @@ def preview(
         Path | None, typer.Option("--defects", help="Folder of real defects with masks/, to paste as training does.")
     ] = None,
     recipe: Annotated[
-        str, typer.Option(help="varied-areas (training by default), varied, paper or paper-texture (`train: full`).")
+        str,
+        typer.Option(
+            help="varied-areas (training by default), varied, paper or paper-texture (`train: full`); unseen = what no "
+            "training draws and CPR's are judged by."
+        ),
     ] = "varied-areas",
     count: Annotated[int, typer.Option(min=1, max=400, help="Defects on the sheet.")] = 24,
     size: Annotated[int, typer.Option(min=64, max=1024, help="Side frames are resized to, pixels.")] = 320,

@@ -40,7 +40,7 @@ class Cpr(Detector):
     """
 
     name = "cpr"
-    version = "1"
+    version = "2"
     settings_model: ClassVar[type[CprSettings]] = CprSettings
 
     def __init__(self) -> None:
@@ -155,8 +155,7 @@ class Cpr(Detector):
         return bench_cpr(self.settings_model(), progress, threads=count, quick=quick, device=device)
 
     def _settings(self, content: TemplateContent) -> CprSettings:
-        # Templates of before these settings have nothing but their heads' channels, and one map.
-        settings = self.settings_model.model_validate({"raw_share": 0.0, "score_from": "map", **content.settings})
+        settings = self.settings_model.model_validate(content.settings)
         if not settings.resolved:
             raise TemplateError(f"{self.name}: the template's settings are not resolved: calibrate again")
         return settings

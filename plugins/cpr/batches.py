@@ -34,7 +34,7 @@ class Batch:
     ``corners`` int64 [B, 2]: (x, y) of the windows in coarsest pixels.
 
     ``frame``, ``reference`` float32 [B, 3 n, 2] pixels; ``weights`` float32 [B, 3 n]; kinds in the order of ``KINDS``.
-    ``side``: of the windows in coarsest pixels. ``large`` bool [B]: whose defect is a large area.
+    ``side``: of the windows in coarsest pixels.
     """
 
     rows: Tensor
@@ -44,7 +44,6 @@ class Batch:
     frame: Tensor
     reference: Tensor
     weights: Tensor
-    large: Tensor
 
 
 def draw_batch(pool: Pool, plan: Plan, size: int, coarse: int, rng: np.random.Generator, *, remote: bool) -> Batch:
@@ -70,7 +69,6 @@ def draw_batch(pool: Pool, plan: Plan, size: int, coarse: int, rng: np.random.Ge
         frame=_stacked([[kind.frame for kind in each] for each in drawn]),
         reference=_stacked([[kind.reference for kind in each] for each in drawn]),
         weights=_stacked([[kind.weights for kind in each] for each in drawn]),
-        large=torch.from_numpy(pool.large[rows]),
     )
 
 
@@ -78,15 +76,13 @@ def batch_loss(heads: LocalHeads, pool: Pool, batch: Batch, size: int) -> Tensor
     """Return the loss of a batch, the sum over the layers (specification, 7.5).
 
     With several references a pair's cosine is the largest over them, as on the line: a normal pixel need be like one of
-    them only, an anomalous one must be unlike all. Remote pairs are made with the first. The inside of large areas is
-    learnt in the coarsest layer alone: finer ones see too little around a pixel to tell it from another lighting.
+    them only, an anomalous one must be unlike all. Remote pairs are made with the first.
     """
     device = pool.maps[0].device
     frame, reference, weights = (each.to(device) for each in (batch.frame, batch.reference, batch.weights))
     rows = torch.cat((batch.rows[None], batch.references.T)).flatten()
     count, each = len(batch.rows), batch.references.shape[1]
     losses = []
-    fine = _without_large(weights, batch.large.to(device))
     for head, maps in zip(heads, pool.maps, strict=True):
         side = maps.shape[1]
         scale = round(side / pool.maps[-1].shape[1])
@@ -100,7 +96,7 @@ def batch_loss(heads: LocalHeads, pool: Pool, batch: Batch, size: int) -> Tensor
         query = read(local[:count].float(), here)
         others = read(local[count:].float(), there.repeat(each, 1, 1)).view(each, count, *query.shape[1:])
         cosines = functional.cosine_similarity(query.unsqueeze(0), others, dim=3, eps=COSINE_EPS)
-        losses.append(pair_loss(cosines, weights if maps is pool.maps[-1] else fine, apart))
+        losses.append(pair_loss(cosines, weights, apart))
     return torch.stack(losses).sum()
 
 
@@ -114,12 +110,6 @@ def pair_loss(cosines: Tensor, weights: Tensor, apart: Tensor) -> Tensor:
     nearest = cosines.amax(0).chunk(KINDS, dim=1)
     unlike = torch.cat((cosines[0].chunk(KINDS, dim=1)[1], nearest[2]), 1)
     return like_loss(nearest[0], normal) + unlike_loss(unlike, torch.cat((far, broken), 1))
-
-
-def _without_large(weights: Tensor, large: Tensor) -> Tensor:
-    """Return ``weights`` [B, 3 n] with the anomalous pairs of ``large`` [B] pictures left out."""
-    normal, remote, broken = weights.chunk(KINDS, dim=1)
-    return torch.cat((normal, remote, broken * ~large[:, None]), 1)
 
 
 def _corner(mask: np.ndarray, side: int, coarse: int, rng: np.random.Generator) -> tuple[int, int]:

@@ -1,9 +1,13 @@
-"""The held-out score: how well the heads tell defects they were not trained on, on references nothing was trained on.
+"""The held-out score: how well damage of kinds that training never draws is told, on references it never saw.
 
-Every reference spared from training is compared as it is, and damaged by synthetic defects of numbers that training
-never draws, with references like it. The score is the mean of two measures, both 0..1 and higher = better: image AUROC
-(mean of the largest distances, damaged against clean) and the average precision of the distances over all pixels of the
-finest map. It looks at good frames and synthetic defects only.
+References spared from training are compared as they are, and with each kind of ``edgead.UNSEEN_KINDS``, with
+references like them. For each kind two measures, both 0..1 and higher = better: image AUROC (mean of the largest
+distances, damaged against clean) and the average precision of the distances over all pixels of the finest map. The
+score is the mean of both over all kinds. It looks at good frames and synthetic damage only.
+
+The same says how much the backbone's own features count beside the heads' (``raw_share`` auto): of all ``candidates``
+the one that scores best. Defects such as training draws would say nothing here: any training raises their score, also
+one that makes other damage harder to find (docs/cpr.md).
 """
 
 from __future__ import annotations
@@ -16,98 +20,171 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from plugins.cpr.lrb import beside_raw, normalised
+from edgead import UNSEEN_KINDS, draw_unseen
+from plugins.cpr.lrb import normalised
 from plugins.cpr.pool import encode_images
 from plugins.training.measures import average_precision, precedence
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from plugins.cpr.graph import Features
     from plugins.cpr.lrb import LocalHeads
     from plugins.cpr.pool import Pictures
+    from plugins.cpr.settings import CprSettings
 
-#: Damaged pictures, and references each is compared with: some two seconds an examination on a processor core.
-DAMAGED = 24
+#: One ``raw_share`` for each layer, finest first.
+Shares = tuple[float, ...]
+#: Spared references that are damaged, at most, and references each is compared with while training is under way.
+SOURCES = 24
 COMPARED = 4
-#: First number of the pictures that only examinations draw.
-FIRST = 1 << 40
+#: Spared references from which they choose between shares, and may decide the score: of 16 pairs the standard error of
+#: an image AUROC is about 0.1 at 0.9; of fewer, one unusual good frame decides.
+ENOUGH = 16
+#: Pictures of one source: clean, then one of every kind.
+EACH = 1 + len(UNSEEN_KINDS)
+#: Shares that are tried for all layers. The coarsest of three or more is also tried without its head: what it learns of
+#: synthetic defects serves other damage least.
+TRIED = (0.75, 0.5, 0.25, 0.0)
+#: Number of the random stream that damages pictures.
+_DAMAGE = 4
 #: Share of the finest map's pixels whose mean is a picture's score: the largest ones, as in the graph.
 TOP = 0.005
 
 
+def candidates(settings: CprSettings) -> tuple[Shares, ...]:
+    """Return what ``raw_share`` "auto" may become: no heads (all 1), then ``TRIED``."""
+    layers = len(settings.layer_names)
+    every = [(share,) * layers for share in TRIED]
+    fine = [(*each[:-1], 1.0) for each in every] if layers > 2 else []  # noqa: PLR2004 - strides 4 and 8
+    return ((1.0,) * layers, *fine, *every)
+
+
 @dataclass(frozen=True)
 class Examination:
-    """Encoded pictures with damage, the same ones clean, and the references they are compared with.
+    """Encoded pictures, and the references they are compared with.
 
-    Row ``n`` of ``damaged`` and of ``clean`` is compared with rows ``n * COMPARED`` and following of ``references``.
-    ``masks`` bool [n, H1, W1] at the finest map's size. ``raw_share``: of the settings.
+    Rows ``EACH * n`` and following of ``pictures`` are source ``n``, clean and of every kind; rows ``compared * n`` and
+    following of ``references`` are what they are compared with. ``masks`` bool [kinds, n, H1, W1] at the finest map's
+    size. ``candidates``: shares that are tried.
     """
 
-    damaged: tuple[Tensor, ...]
-    clean: tuple[Tensor, ...]
+    pictures: tuple[Tensor, ...]
     references: tuple[Tensor, ...]
     masks: np.ndarray
-    raw_share: float
+    compared: int
+    candidates: tuple[Shares, ...]
 
     def score(self, heads: LocalHeads) -> float:
-        """Return the held-out score of heads in eval mode, 0..1."""
-        distances = [self._distances(heads, maps) for maps in (self.damaged, self.clean)]
-        flat = [each.flatten(1) for each in distances]
-        top = max(1, round(TOP * flat[0].shape[1]))
-        peaks = [each.topk(top, dim=1).values.mean(1).numpy() for each in flat]
-        precision = average_precision(self.masks.ravel(), distances[0].flatten().numpy())
-        return 0.5 * (precedence(*peaks) + precision)
+        """Return the held-out score of heads in eval mode with the best of ``candidates``, 0..1."""
+        return max(self.scores(heads).values())
 
-    def _distances(self, heads: LocalHeads, maps: tuple[Tensor, ...]) -> Tensor:
-        """Return the fused distances, float32 [n, H1, W1] on the CPU."""
-        rows = []
-        for number in range(len(self.masks)):
-            scales = []
-            for level, head in enumerate(heads):
-                near = slice(number * COMPARED, (number + 1) * COMPARED)
-                taps = torch.cat((maps[level][number : number + 1], self.references[level][near]))
-                planes = taps.float().permute(0, 3, 1, 2)
-                with torch.no_grad():
-                    local = normalised(beside_raw(head(planes), planes, self.raw_share))
-                scales.append(compare(local[0], local[1:], reach=1 if level == 0 else 0))
-            side = scales[0].shape
-            rows.append(sum((_enlarged(each, side) for each in scales[1:]), scales[0]).cpu())
-        return torch.stack(rows)
+    def scores(self, heads: LocalHeads) -> dict[Shares, float]:
+        """Return every candidate's held-out score with heads in eval mode."""
+        sources = [self._distances(heads, number) for number in range(self.masks.shape[1])]
+        return {
+            shares: self._score(torch.stack(maps, 1)) for shares, *maps in zip(self.candidates, *sources, strict=True)
+        }
+
+    def _score(self, distances: Tensor) -> float:
+        """Return the score of distances [EACH, sources, H1, W1]."""
+        flat = distances.flatten(2)
+        peaks = flat.topk(max(1, round(TOP * flat.shape[2])), dim=2).values.mean(2).numpy()
+        told = [precedence(damaged, peaks[0]) for damaged in peaks[1:]]
+        found = [
+            average_precision(masks.ravel(), values.numpy())
+            for masks, values in zip(self.masks, distances[1:].flatten(1), strict=True)
+        ]
+        return float(0.5 * (np.mean(told) + np.mean(found)))
+
+    def _distances(self, heads: LocalHeads, source: int) -> list[Tensor]:
+        """Return for every candidate the fused distances of one source's pictures, float32 [EACH, H1, W1]."""
+        near = slice(source * self.compared, (source + 1) * self.compared)
+        totals: list[Tensor] = []
+        for level, head in reversed(list(enumerate(heads))):
+            pictures = self.pictures[level][source * EACH : (source + 1) * EACH]
+            planes = torch.cat((pictures, self.references[level][near])).float().permute(0, 3, 1, 2)
+            with torch.no_grad():
+                local = normalised(head(planes))
+            wanted = sorted({shares[level] for shares in self.candidates})
+            found = compare(normalised(planes), local, EACH, wanted, reach=0 if level else 1)
+            levels = [found[wanted.index(shares[level])] for shares in self.candidates]
+            if totals:
+                levels = [each + _enlarged(total, each.shape[1:]) for each, total in zip(levels, totals, strict=True)]
+            totals = levels
+        return [total.cpu() for total in totals]
+
+
+def best_of(scores: Mapping[Shares, float]) -> Shares:
+    """Return the shares with the highest score, the first of equal ones."""
+    return max(scores, key=lambda shares: scores[shares])
 
 
 def examine(
-    pictures: Pictures, spared: Sequence[int], features: Features, device: str, *, raw_share: float
+    pictures: Pictures,
+    spared: Sequence[int],
+    features: Features,
+    device: str,
+    *,
+    seed: int,
+    candidates: tuple[Shares, ...],
+    compared: int,
+    most: int,
 ) -> Examination:
-    """Draw and encode an examination on ``spared`` references, at least one; ``raw_share`` of the settings."""
-    sources = [int(spared[number % len(spared)]) for number in range(DAMAGED)]
-    damaged = [pictures.drawn_from(source, FIRST + number, vary=False) for number, source in enumerate(sources)]
+    """Draw and encode an examination on ``spared`` references, at least one, evenly chosen.
+
+    ``compared``: references each is compared with; ``most``: maps that may be kept, of pictures and references.
+    """
+    count = max(1, min(SOURCES, len(spared), most // (EACH + compared)))
+    sources = [int(spared[place]) for place in np.linspace(0, len(spared) - 1, count).round().astype(int)]
+    drawn, masks = [], []
+    for nth, source in enumerate(sources):
+        image, other = pictures.resized(source), pictures.resized(int(pictures.near(source)[0]))
+        drawn.append(image)
+        for kind, name in enumerate(UNSEEN_KINDS):
+            rng = np.random.default_rng([seed, _DAMAGE, nth, kind])
+            damaged = draw_unseen(image, other, name, rng, pictures.foreground(source))
+            drawn.append(damaged.image)
+            masks.append(damaged.mask)
     near = [pictures.near(source) for source in sources]
-    references = [pictures.resized(int(each[n % len(each)])) for each in near for n in range(COMPARED)]
-    maps = encode_images([each.image for each in damaged], features, device)
+    references = [pictures.resized(int(each[n % len(each)])) for each in near for n in range(compared)]
+    maps = encode_images(drawn, features, device)
+    reduced = [_reduced(mask, maps[0].shape[1]) for mask in masks]
     return Examination(
-        damaged=maps,
-        clean=encode_images([pictures.resized(source) for source in sources], features, device),
+        pictures=maps,
         references=encode_images(references, features, device),
-        masks=np.stack([_reduced(each.mask, maps[0].shape[1]) for each in damaged]),
-        raw_share=raw_share,
+        masks=np.stack(reduced).reshape(count, len(UNSEEN_KINDS), *reduced[0].shape).swapaxes(0, 1),
+        compared=compared,
+        candidates=candidates,
     )
 
 
-def compare(local: Tensor, references: Tensor, *, reach: int) -> Tensor:
-    """Return the smallest cosine distance of [D, H, W] to any of [K, D, H, W] within ``reach`` pixels, [H, W]."""
-    side = local.shape[-2:]
-    padded = functional.pad(references, (reach,) * 4, mode="replicate") if reach else references
-    best = torch.full(side, -torch.inf, device=local.device)
+def compare(raw: Tensor, local: Tensor, queries: int, shares: Sequence[float], *, reach: int) -> Tensor:
+    """Return the smallest distances of the first ``queries`` pictures to any of the others, [shares, queries, H, W].
+
+    ``raw`` [N, C, H, W] and ``local`` [N, D, H, W], both of norm 1. A distance is 1 - a cosine, of which a share is
+    that of ``raw``, the rest that of ``local``; within ``reach`` pixels.
+    """
+    side = raw.shape[-2:]
+    best = torch.full((len(shares), queries, *side), -torch.inf, device=raw.device)
+    padded = [
+        functional.pad(each[queries:], (reach,) * 4, mode="replicate") if reach else each[queries:]
+        for each in (raw, local)
+    ]
     for down in range(2 * reach + 1):
         for across in range(2 * reach + 1):
-            there = padded[:, :, down : down + side[0], across : across + side[1]]
-            best = torch.maximum(best, torch.einsum("dhw,kdhw->khw", local, there).amax(0))
+            there = (each[:, :, down : down + side[0], across : across + side[1]] for each in padded)
+            own, learnt = (
+                torch.einsum("ndhw,kdhw->nkhw", here[:queries], other)
+                for here, other in zip((raw, local), there, strict=True)
+            )
+            for place, share in enumerate(shares):
+                torch.maximum(best[place], (share * own + (1.0 - share) * learnt).amax(1), out=best[place])
     return 1.0 - best
 
 
 def _enlarged(distances: Tensor, shape: torch.Size) -> Tensor:
-    return functional.interpolate(distances[None, None], size=tuple(shape), mode="bilinear", align_corners=False)[0, 0]
+    return functional.interpolate(distances[None], size=tuple(shape), mode="bilinear", align_corners=False)[0]
 
 
 def _reduced(mask: np.ndarray, side: int) -> np.ndarray:

@@ -33,7 +33,8 @@ REACH = (1, 0)
 class Learnt:
     """What was learnt beside the references themselves: codebook float32 [12, C], foreground, heads in eval mode.
 
-    ``foreground`` None: switched off. ``heads`` None: the backbone's own features are compared.
+    ``foreground`` None: switched off. ``heads`` None: the backbone's own features are compared. Heads of layers whose
+    ``raw_share`` is 1 are not read.
     """
 
     centres: Tensor
@@ -75,12 +76,12 @@ class Branches(nn.Module):
         self.codebook = Codebook(learnt.centres)
         self.histograms = Histograms(map_shapes(settings)[0][1])
         self.foreground = None if learnt.foreground is None else ForegroundMap(learnt.foreground)
-        self.heads: nn.ModuleList | None = None
-        self.raw_share = 0.0
-        if learnt.heads is not None:
-            self.raw_share = settings.raw_share
-            heads = [MergedHead(cast("LocalHead", head)) for head in learnt.heads]
-            self.heads = nn.ModuleList(heads).to(getattr(torch, settings.network_dtype))
+        self.raw_shares = settings.raw_shares
+        heads = learnt.heads or [None] * len(self.raw_shares)
+        self.heads = nn.ModuleList(
+            nn.Identity() if share == 1 else MergedHead(cast("LocalHead", head))
+            for head, share in zip(heads, self.raw_shares, strict=True)
+        ).to(getattr(torch, settings.network_dtype))
 
     def forward(self, taps: Sequence[Tensor]) -> tuple[Tensor, Tensor | None, tuple[Tensor, ...]]:
         """Evaluate the branches; see the class."""
@@ -90,16 +91,14 @@ class Branches(nn.Module):
 
     def local(self, taps: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Return the local features alone."""
-        if self.heads is None:
-            return tuple(taps)
-        return tuple(beside_raw(head(tap), tap, self.raw_share) for head, tap in zip(self.heads, taps, strict=True))
+        layers = zip(self.heads, taps, self.raw_shares, strict=True)
+        return tuple(beside_raw(head(tap), tap, share) for head, tap, share in layers)
 
 
 class Comparison(nn.Module):
     """A frame's branches and the bank -> (map [B, S, S], score [B]): rank, compare, fuse, weigh, smooth, score.
 
-    With ``score_from`` fine or raw the score is that of a second map, in which the raw features of the coarsest layer,
-    or of every one, stand alone.
+    With ``score_from`` raw the score is that of a second map, of the raw features alone.
     """
 
     enlarge: Tensor
@@ -109,12 +108,11 @@ class Comparison(nn.Module):
         super().__init__()
         size, shapes = settings.image_size, map_shapes(settings)
         sides = [side for _, side in shapes]
-        self.raw_share = settings.raw_share
-        first = {"fine": len(shapes) - 1, "raw": 0}.get(settings.score_from, len(shapes))
-        self.raw_levels = range(first, len(shapes))  # of the score
-        for level in self.raw_levels:
-            channels = shapes[level][0]
-            raw = (torch.arange(channels + settings.local_width) < channels).to(torch.float32)
+        self.raw_shares = settings.raw_shares
+        self.scores_raw = settings.score_from == "raw"
+        for level, (channels, _) in enumerate(shapes if self.scores_raw else ()):
+            width = channels + (settings.local_width if self.raw_shares[level] < 1 else 0)
+            raw = (torch.arange(width) < channels).to(torch.float32)
             self.register_buffer(f"raw{level}", raw.view(1, -1, 1, 1), persistent=False)
         form = TiledRetrieval if settings.retrieval == "tiled" else ShiftedRetrieval
         self.nearest, self.size = settings.nearest, size
@@ -144,7 +142,8 @@ class Comparison(nn.Module):
         chosen = self.ranked(histograms, log_references, empty)
         weight = None if foreground is None else self.weight(foreground, rest[0], chosen)
 
-        fused = self.fused(self.compared(local, banks, chosen))
+        found = (self.with_raw_distances if self.scores_raw else self.distances)(local, banks, chosen)
+        fused = self.fused(found)
         if weight is not None:
             fused = self.enlarged(fused) * weight.repeat(fused.shape[0] // weight.shape[0], 1, 1)
         maps, batch = self.finished(fused), chosen.shape[0]
@@ -156,21 +155,22 @@ class Comparison(nn.Module):
 
     def distances(self, local: Sequence[Tensor], banks: Sequence[Tensor], chosen: Tensor) -> list[Tensor]:
         """Return each scale's distances, [B, Hj, Wj]."""
-        return [scale(each, bank, chosen) for scale, each, bank in zip(self.scales, local, banks, strict=False)]
+        return [scale(each, bank, chosen) for scale, each, bank in zip(self.scales, local, banks, strict=True)]
 
-    def compared(self, local: Sequence[Tensor], banks: Sequence[Tensor], chosen: Tensor) -> list[Tensor]:
-        """Return each scale's distances, [B, Hj, Wj]; from ``raw_levels`` on [2 B, Hj, Wj].
+    def with_raw_distances(self, local: Sequence[Tensor], banks: Sequence[Tensor], chosen: Tensor) -> list[Tensor]:
+        """Return each scale's distances, [2 B, Hj, Wj]: the map's, then the score's, of the raw features alone.
 
-        The second ones are for the score: those of the raw features alone, from the same bank, which is read once.
+        Both are from the same bank, which is read once.
         """
-        found = self.distances([*local[: self.raw_levels.start]], banks, chosen)
-        for level in self.raw_levels:
-            raw = local[level] * self.get_buffer(f"raw{level}")
-            queries = torch.stack((local[level], raw), 1).flatten(0, 1)
-            both = self.scales[level](queries, banks[level], chosen)
-            both = both.view(-1, 2, *both.shape[1:])
+        queries = [
+            torch.stack((each, each * self.get_buffer(f"raw{level}")), 1).flatten(0, 1)
+            for level, each in enumerate(local)
+        ]
+        found = []
+        for each, share in zip(self.distances(queries, banks, chosen), self.raw_shares, strict=True):
+            both = each.view(-1, 2, *each.shape[1:])
             # The bank's raw part is sqrt(share) long.
-            found.append(torch.cat((both[:, 0], 1.0 - (1.0 - both[:, 1]) / self.raw_share**0.5)))
+            found.append(torch.cat((both[:, 0], 1.0 - (1.0 - both[:, 1]) / share**0.5)))
         return found
 
     def fused(self, maps: Sequence[Tensor]) -> Tensor:
@@ -178,8 +178,7 @@ class Comparison(nn.Module):
         total = maps[-1]
         for level in reversed(range(len(maps) - 1)):
             up = self.get_buffer(f"up{level}")
-            large, fine = _on_both_axes(up, total), maps[level]
-            total = large + fine.repeat(large.shape[0] // fine.shape[0], 1, 1)
+            total = maps[level] + _on_both_axes(up, total)
         return total
 
     def enlarged(self, fused: Tensor) -> Tensor:

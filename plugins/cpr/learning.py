@@ -13,6 +13,7 @@ from torch import Tensor
 
 from edgead import ConfigError
 from plugins.cpr import grb, kmeans
+from plugins.cpr.examination import ENOUGH
 from plugins.cpr.feb import WORDS as FOREGROUND_WORDS
 from plugins.cpr.feb import Foreground, ForegroundFit, ForegroundMap, fit_foreground
 from plugins.cpr.graph import Features, Learnt
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 
 #: Backbone maps kept in memory while learning; those of more references are computed again in every pass.
 MEMORY_BYTES = 1 << 30
-#: Spared references from which a held-out image AUROC means anything: of 16 pairs its standard error is about 0.1 at
-#: 0.9; of fewer, one unusual good frame decides, and the score stays that of the raw features.
-ENOUGH_UNSEEN = 16
 #: Seed of the authors, to which the caller's is added.
 SEED = 66
 
@@ -101,8 +99,8 @@ def learn(settings: CprSettings, encoded: Encoded) -> tuple[CprSettings, Learnt,
     ):
         fit = _foreground(encoded, seed)
     settings, foreground = _decided(settings, fit)
-    heads, trained = _heads(settings, encoded, centres, foreground)
-    settings = settings.model_copy(update={"score_from": score_source(settings, heads, trained)})
+    heads, shares, trained = _heads(settings, encoded, centres, foreground)
+    settings = settings.model_copy(update={"raw_share": shares, "score_from": score_source(settings, shares, trained)})
     statistics: dict[str, Any] = {"references": len(encoded), **trained}
     if fit is not None:
         statistics["foreground"] = {
@@ -158,7 +156,6 @@ def _decided(settings: CprSettings, fit: ForegroundFit | None) -> tuple[CprSetti
             "kind": kind,
             "foreground": "off" if used is None else "on",
             "score_pixels": score_pixels_of(settings),
-            "raw_share": 0.0 if settings.head_file is not None else settings.raw_share,
         }
     )
     return resolved, used
@@ -166,30 +163,30 @@ def _decided(settings: CprSettings, fit: ForegroundFit | None) -> tuple[CprSetti
 
 def _heads(
     settings: CprSettings, encoded: Encoded, centres: Tensor, foreground: Foreground | None
-) -> tuple[LocalHeads | None, dict[str, Any]]:
+) -> tuple[LocalHeads | None, tuple[float, ...], dict[str, Any]]:
+    """Return heads, each layer's ``raw_share``, and statistics."""
+    layers = len(settings.layer_names)
     if settings.head_file is not None:
         from plugins.cpr.published import load_heads
 
         path = Path(settings.head_file)
         heads = load_heads(path, tuple(channels for channels, _ in map_shapes(settings)), settings.local_width)
-        return heads, {"head_file_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        return heads, (0.0,) * layers, {"head_file_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     # One frame has no other to be compared with.
     if settings.train == "none" or len(encoded) < 2:  # noqa: PLR2004
-        return None, {}
+        return None, (1.0,) * layers, {}
     from plugins.cpr.training import train_heads
 
     return train_heads(settings, encoded, prepare(settings, encoded, centres, foreground), encoded.context)
 
 
-def score_source(
-    settings: CprSettings, heads: LocalHeads | None, trained: Mapping[str, Any]
-) -> Literal["map", "fine", "raw"]:
-    """Decide what the score is taken of; ``trained``: statistics of the training, if there was one."""
-    if heads is None or not settings.raw_share:
+def score_source(settings: CprSettings, shares: tuple[float, ...], trained: Mapping[str, Any]) -> Literal["map", "raw"]:
+    """Decide what the score is taken of; ``shares``: every layer's, ``trained``: statistics of the training."""
+    if min(shares) in (0, 1):
         return "map"
     if settings.score_from != "auto":
         return settings.score_from
-    return "fine" if len(trained.get("unseen", ())) >= ENOUGH_UNSEEN else "raw"
+    return "map" if len(trained["unseen"]) >= ENOUGH else "raw"
 
 
 def prepare(settings: CprSettings, encoded: Encoded, centres: Tensor, foreground: Foreground | None) -> Prepared:

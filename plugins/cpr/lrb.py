@@ -88,10 +88,13 @@ class LocalHeads(nn.ModuleList):
 def beside_raw(local: Tensor, raw: Tensor, share: float) -> Tensor:
     """Return features whose cosine is ``share`` times that of ``raw`` plus the rest times that of ``local``.
 
-    [B, D, H, W] and [B, C, H, W], neither normalised -> [B, C + D, H, W] of norm 1; ``local`` itself for a share of 0.
+    [B, D, H, W] and [B, C, H, W], neither normalised -> [B, C + D, H, W] of norm 1; ``local`` itself for a share of 0,
+    ``raw`` for 1.
     """
     if not share:
         return local
+    if share == 1:
+        return raw
     return torch.cat((share**0.5 * normalised(raw), (1.0 - share) ** 0.5 * normalised(local)), dim=1)
 
 

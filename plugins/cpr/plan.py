@@ -74,7 +74,7 @@ def plan_of(settings: CprSettings, bytes_a_picture: int) -> Plan:
         )  # fmt: skip
     else:
         plan = Plan(
-            steps=150, batch=16, window=80, pairs=128, remote=False, pictures=256, uses=64, compared=1, from_raw=True,
+            steps=450, batch=16, window=80, pairs=128, remote=False, pictures=256, uses=16, compared=4, from_raw=True,
             warm_up=20, last_rate=0.05, examinations=3, patience=2, recipe=DEFECT_RECIPES["varied-areas"],
         )  # fmt: skip
     if settings.train_steps != "auto":

@@ -37,22 +37,20 @@ class Picture:
     """One training picture and its references: uint8 RGB [S, S, 3] each, and what pairs are drawn by.
 
     ``references``: (number, picture); the number is that of a reference as it came, -1 of one that was augmented.
-    ``weights`` float16 [S, S], or None (all pixels alike). ``mask`` bool [S, S]. ``large``: whether the defect is a
-    large area.
+    ``weights`` float16 [S, S], or None (all pixels alike). ``mask`` bool [S, S].
     """
 
     image: np.ndarray
     mask: np.ndarray
     weights: np.ndarray | None
     references: tuple[tuple[int, np.ndarray], ...]
-    large: bool
 
 
 @dataclass(frozen=True)
 class Pool:
     """Encoded pictures. ``maps``: per layer float16 [rows, H, W, C] on the device; pictures first, then references.
 
-    ``references`` int64 [pictures, R]: rows of each picture's references. ``large`` bool [pictures].
+    ``references`` int64 [pictures, R]: rows of each picture's references.
     """
 
     maps: tuple[Tensor, ...]
@@ -60,7 +58,6 @@ class Pool:
     masks: np.ndarray
     guarded: np.ndarray
     weights: np.ndarray | None
-    large: np.ndarray
 
     def __len__(self) -> int:
         return len(self.masks)
@@ -100,18 +97,18 @@ class Pictures:
         rng = np.random.default_rng([self._defects.seed, number, _AUGMENT])
         near = rng.permutation(self.near(source))
         partners = [int(near[nth % near.size]) for nth in range(self.compared)]
-        foregrounds = None if self._foregrounds is None else self._foregrounds[[source, partners[0]]].numpy()
-        planted = self._defects.draw(self.resized(source), number, foreground=self._enlarged(foregrounds))
+        planted = self._defects.draw(self.resized(source), number, foreground=self.foreground(source))
         weights = None
-        if foregrounds is not None:
-            weights = sampling_weights(foregrounds[0], foregrounds[1], self.size).astype(np.float16)
+        if self._foregrounds is not None:
+            maps = self._foregrounds[[source, partners[0]]].numpy()
+            weights = sampling_weights(maps[0], maps[1], self.size).astype(np.float16)
         image = augmented(planted.image, rng) if vary else planted.image
         references = [(partner, self.resized(partner)) for partner in partners]
         # The first only: the others as they came are encoded once for all pictures.
         varied = augmented(references[0][1], rng) if vary else references[0][1]
         if varied is not references[0][1]:
             references[0] = (-1, varied)
-        return Picture(image, planted.mask, weights, tuple(references), planted.kind.startswith("area"))
+        return Picture(image, planted.mask, weights, tuple(references))
 
     def near(self, number: int) -> np.ndarray:
         """Return the frames a frame may be compared with, most like it first, int64 [n], n > 0."""
@@ -126,12 +123,14 @@ class Pictures:
         image = image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)  # noqa: PLR2004 - grey
         return np.asarray(cv2.resize(image, (self.size, self.size), interpolation=cv2.INTER_LINEAR), np.uint8)
 
-    def _enlarged(self, foregrounds: np.ndarray | None) -> np.ndarray | None:
+    def foreground(self, number: int) -> np.ndarray | None:
+        """Return where the part is in frame ``number``, float32 [S, S], 0..1; None: nothing is told apart."""
         import cv2
 
-        if foregrounds is None:
+        if self._foregrounds is None:
             return None
-        return np.asarray(cv2.resize(foregrounds[0], (self.size, self.size), interpolation=cv2.INTER_LINEAR))
+        small = self._foregrounds[number].numpy()
+        return np.asarray(cv2.resize(small, (self.size, self.size), interpolation=cv2.INTER_LINEAR))
 
 
 class Pools:
@@ -157,7 +156,7 @@ def encode_pool(drawn: Iterator[Picture], features: Features, device: str) -> Po
     """Encode pictures and their references, each different one once."""
     encoder = _Encoder(features, device)
     rows, references, known = [], [], {}
-    masks, weights, large = [], [], []
+    masks, weights = [], []
     for picture in drawn:
         rows.append(encoder.add(picture.image))
         for number, reference in picture.references:
@@ -166,7 +165,6 @@ def encode_pool(drawn: Iterator[Picture], features: Features, device: str) -> Po
             references.append(known[number])
         masks.append(picture.mask)
         weights.append(picture.weights)
-        large.append(picture.large)
     maps = encoder.maps(first=rows)
     # Rows were handed out in the order pictures came; those of pictures are moved to the front.
     order = {row: place for place, row in enumerate([*rows, *sorted(set(references))])}
@@ -176,7 +174,6 @@ def encode_pool(drawn: Iterator[Picture], features: Features, device: str) -> Po
         masks=np.stack(masks),
         guarded=np.stack([guarded_mask(mask) for mask in masks]),
         weights=None if weights[0] is None else np.stack([each for each in weights if each is not None]),
-        large=np.array(large),
     )
 
 

@@ -23,6 +23,8 @@ PAPER_SIZE = 320
 GRID = 5
 #: Compiled engines find no more largest values than this.
 MOST_SCORE_PIXELS = 3840
+#: A share of a cosine.
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class CprSettings(BaseModel):
@@ -45,13 +47,14 @@ class CprSettings(BaseModel):
     compares the backbone's own."""
     train_steps: Literal["auto"] | Annotated[int, Field(ge=1, le=1_000_000)] = "auto"
     """Steps of the training; "auto" = as the plan says (docs/cpr.md). It may end earlier by its rule."""
-    raw_share: Annotated[float, Field(ge=0, le=0.9)] = 0.0
-    """How much of a compared cosine is that of the backbone's own features where heads were trained, the rest is the
-    heads'; 0 = the heads alone, as in the paper and always with a `head_file`. Their channels join the bank's."""
-    score_from: Literal["auto", "map", "fine", "raw"] = "auto"
-    """What the image score is taken of where heads were trained beside a `raw_share`: "map" = the anomaly map; "fine" =
-    one in which the coarsest layer's backbone features stand alone; "raw" = one in which every layer's do; "auto" =
-    fine where training spared enough references to judge heads by, else raw; without a `raw_share` map."""
+    raw_share: Literal["auto"] | Share | Annotated[tuple[Share, ...], Field(min_length=1)] = 0.0
+    """How much of a compared cosine is that of the backbone's own features, the rest is that of trained heads; 0 = the
+    heads alone, as in the paper and always with a `head_file`; 1 = no head. One number, or one for each layer, finest
+    first; "auto" = what tells damage best on references that training spared, 0.5 where those are too few to tell."""
+    score_from: Literal["auto", "map", "raw"] = "auto"
+    """What the image score is taken of: "map" = the anomaly map; "raw" = one of the backbone's own features alone, for
+    which every layer needs a `raw_share` above 0; "auto" = the map, but raw where heads were trained beside raw
+    features and too few references were spared to judge them by."""
     head_file: str | None = None
     """Path of a checkpoint of the authors with trained local heads, instead of training."""
     kind: Literal["auto", "object", "texture"] = "auto"
@@ -101,8 +104,14 @@ class CprSettings(BaseModel):
             )
         if self.head_file is not None and self.train != "none" and "train" in self.model_fields_set:
             raise ValueError("head_file: expected train none, because the file's heads are used as they are")
-        if self.score_from in ("fine", "raw") and (self.head_file is not None or not self.raw_share):
-            raise ValueError(f"score_from: expected a raw_share above 0 and no head_file for {self.score_from}")
+        if isinstance(self.raw_share, tuple) and len(self.raw_share) != len(self.layer_names):
+            raise ValueError(
+                f"raw_share: expected one number or {len(self.layer_names)}, one for each layer, found "
+                f"{len(self.raw_share)}"
+            )
+        missing = self.head_file is not None or (self.raw_share != "auto" and not min(self.raw_shares))
+        if self.score_from == "raw" and missing:
+            raise ValueError("score_from: expected a raw_share above 0 in every layer and no head_file for raw")
         return self
 
     @property
@@ -113,7 +122,16 @@ class CprSettings(BaseModel):
     @property
     def resolved(self) -> bool:
         """Tell whether nothing is left to be chosen: only then can a graph be built."""
-        return "auto" not in (self.layers, self.kind, self.foreground, self.score_pixels, self.score_from)
+        return isinstance(self.raw_share, tuple) and "auto" not in (
+            self.layers, self.kind, self.foreground, self.score_pixels, self.score_from,
+        )  # fmt: skip
+
+    @property
+    def raw_shares(self) -> tuple[float, ...]:
+        """One ``raw_share`` for each layer, finest first; ``ValueError`` while it is "auto"."""
+        if self.raw_share == "auto":
+            raise ValueError("raw_share: expected numbers, found auto: training decides it")
+        return self.raw_share if isinstance(self.raw_share, tuple) else (self.raw_share,) * len(self.layer_names)
 
 
 class CprFastSettings(CprSettings):
@@ -130,9 +148,10 @@ class CprFasterSettings(CprSettings):
     """Feature network; see `edgead weights list`."""
     local_width: Annotated[int, Field(ge=4, le=1024)] = 16
     """Channels of a trained local feature; without training the backbone's own are compared."""
-    raw_share: Annotated[float, Field(ge=0, le=0.9)] = 0.5
-    """How much of a compared cosine is that of the backbone's own features where heads were trained, the rest is the
-    heads'; 0 = the heads alone, as in the paper and always with a `head_file`. Their channels join the bank's."""
+    raw_share: Literal["auto"] | Share | Annotated[tuple[Share, ...], Field(min_length=1)] = "auto"
+    """How much of a compared cosine is that of the backbone's own features, the rest is that of trained heads; 0 = the
+    heads alone, as in the paper and always with a `head_file`; 1 = no head. One number, or one for each layer, finest
+    first; "auto" = what tells damage best on references that training spared, 0.5 where those are too few to tell."""
     nearest: Annotated[int, Field(ge=1, le=100)] = 40
     """References each frame is compared with, those most like it as a whole; time grows with it, not with the bank.
     The paper's are 10."""

@@ -4,12 +4,12 @@
 |---|---|
 | ``codebook.centres`` float32 [12, C1] | the words |
 | ``foreground.weight`` float32 [C1], ``foreground.bias`` float32 [1] | the foreground map, if it is on |
-| ``head.<layer>.*`` float32 | the trained local heads, if there are any, as ``LocalHead`` has them |
+| ``head.<layer>.*`` float32 | the trained local heads that are used, as ``LocalHead`` has them |
 | ``histograms`` float32 [N, 25, bins] | every reference's words by block |
 | ``foreground.maps`` float16 [N, H1, W1] | every reference's foreground, if it is on |
 | ``local.<layer>`` float16 or float32 [N, H, W, D] | every reference's local features, norm 1 over D |
 
-With heads and a ``raw_share`` the backbone's own channels come first in D, then the head's.
+With a head and a ``raw_share`` the backbone's own channels come first in D, then the head's.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ def learnt_tensors(settings: CprSettings, learnt: Learnt) -> dict[str, np.ndarra
     if learnt.foreground is not None:
         arrays["foreground.weight"] = learnt.foreground.weight.cpu().numpy()
         arrays["foreground.bias"] = np.array([learnt.foreground.bias], np.float32)
-    for name, head in zip(settings.layer_names, learnt.heads or (), strict=False):
+    for name, head, share in zip(settings.layer_names, learnt.heads or (), settings.raw_shares, strict=False):
+        if share == 1:
+            continue
         state = head.state_dict().items()
         arrays |= {f"head.{name}.{key}": each.cpu().numpy() for key, each in state if not key.endswith(_COUNTER)}
     return arrays
@@ -58,10 +60,12 @@ def learnt_of(settings: CprSettings, tensors: Mapping[str, np.ndarray]) -> Learn
     heads = None
     if any(name.startswith("head.") for name in tensors):
         channels = tuple(channels for channels, _ in map_shapes(settings))
-        straight = f"head.{settings.layer_names[0]}.shortcut.weight" in tensors
+        straight = any(name.startswith("head.") and name.endswith(".shortcut.weight") for name in tensors)
         heads = LocalHeads(channels, settings.local_width, shortcut=straight)
-        for name, head in zip(settings.layer_names, heads, strict=True):
+        for name, head, share in zip(settings.layer_names, heads, settings.raw_shares, strict=True):
             start = f"head.{name}."
+            if share == 1:
+                continue
             state = {
                 key.removeprefix(start): torch.from_numpy(tensors[key]) for key in tensors if key.startswith(start)
             }

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from edgead import SyntheticDefects
 from plugins.cpr.batches import batch_loss, draw_batch
-from plugins.cpr.examination import Examination, examine
+from plugins.cpr.examination import COMPARED, ENOUGH, Examination, Shares, best_of, candidates, examine
 from plugins.cpr.lrb import LocalHead, LocalHeads
-from plugins.cpr.plan import Plan, plan_of
+from plugins.cpr.plan import POOL_BYTES, Plan, plan_of
 from plugins.cpr.pool import Pictures, Pool, Pools
 from plugins.cpr.settings import map_shapes
 from plugins.training.loop import Rules, Task, train
@@ -36,36 +36,52 @@ if TYPE_CHECKING:
 _START, _STEP = 2, 3
 #: References the start of a head is measured on.
 _MEASURED = 64
+#: ``raw_share`` auto of every layer while training is under way, and where too few references were spared to tell.
+UNTOLD = 0.5
 
 
 def train_heads(
     settings: CprSettings, encoded: Encoded, prepared: Prepared, context: DetectorContext
-) -> tuple[LocalHeads, dict[str, Any]]:
-    """Train heads for resolved settings; return them in eval mode on the CPU, and statistics (JSON).
+) -> tuple[LocalHeads, Shares, dict[str, Any]]:
+    """Train heads for settings that are resolved but for ``raw_share``.
 
-    Statistics: ``steps`` taken and planned, ``kept_step`` whose heads these are, ``examined`` [step, held-out score],
-    ``loss``, ``train_s``, ``unseen``: numbers of the references nothing was trained on.
+    Returns the heads in eval mode on the CPU, each layer's ``raw_share``, and statistics (JSON): ``steps`` taken and
+    planned, ``kept_step`` whose heads these are, ``examined`` [step, held-out score], ``loss``, ``train_s``,
+    ``unseen``: numbers of the references nothing was trained on, ``raw_shares`` tried [shares, held-out score].
     """
     unseen = spared(len(encoded))
     usable = [number for number in range(len(encoded)) if number not in set(unseen)]
-    shapes = map_shapes(settings)
-    plan = plan_of(settings, 2 * sum(channels * side**2 for channels, side in shapes))
+    bytes_a_picture = 2 * sum(channels * side**2 for channels, side in map_shapes(settings))
+    plan = plan_of(settings, bytes_a_picture)
     seed = context.seed
     defects = SyntheticDefects(
         encoded.references, textures=context.textures, defects=context.defects, recipe=plan.recipe, seed=seed
     )
     pictures = Pictures(encoded.references, usable, prepared, defects, size=settings.image_size, compared=plan.compared)
+    auto = settings.raw_share == "auto"
+    shares = (UNTOLD,) * len(settings.layer_names) if auto else settings.raw_shares
+
+    def examined(tried: tuple[Shares, ...], compared: int) -> Examination:
+        return examine(
+            pictures, unseen, encoded.features, context.device,
+            seed=seed, candidates=tried, compared=compared, most=POOL_BYTES // bytes_a_picture,
+        )  # fmt: skip
+
     with torch.enable_grad():
         heads = _start(settings, plan, encoded, seed).to(context.device)
-        examination = None
-        if unseen:
-            share = settings.raw_share
-            examination = examine(pictures, unseen, encoded.features, context.device, raw_share=share)
+        examination = examined((shares,), COMPARED) if len(unseen) >= ENOUGH else None
         with Pools(pictures, encoded.features, plan.pictures, context) as pools:
             task = _HeadsTask(settings, plan, heads, pictures, pools, examination=examination, context=context)
             state = train(task, Rules(plan.steps, plan.examinations, plan.patience), context)
-    heads.requires_grad_(requires_grad=False).eval().cpu()
-    return heads, {"training": state.statistics(), "unseen": unseen}
+    heads.requires_grad_(requires_grad=False).eval()
+    statistics: dict[str, Any] = {"training": state.statistics(), "unseen": unseen}
+    if auto and examination is not None:
+        context.progress(0, 1, "comparing heads with the backbone's own features")
+        # With as many references as on the line: the more there are, the better the backbone's own features do.
+        scores = examined(candidates(settings), settings.nearest).scores(heads)
+        statistics["raw_shares"] = [[list(each), round(score, 5)] for each, score in scores.items()]
+        shares = best_of(scores)
+    return heads.cpu(), shares, statistics
 
 
 def _start(settings: CprSettings, plan: Plan, encoded: Encoded, seed: int) -> LocalHeads:
@@ -133,7 +149,7 @@ class _HeadsTask(Task):
         self._number = -1
 
     def key(self) -> str:
-        return key_of("cpr 3", self.settings, self._seen(), self.context)
+        return key_of("cpr 4", self.settings, self._seen(), self.context)
 
     def _seen(self) -> Iterator[np.ndarray]:
         return (self.pictures.resized(number) for number in range(len(self.pictures.frames)))

@@ -6,6 +6,7 @@ import pytest
 
 from calibration.contact_sheet import COLUMNS, GAP_PX, TILE_PX
 from calibration.jobs.preview import PreviewJob, run_preview
+from calibration.synthetic.unseen import UNSEEN_KINDS
 from runtime.errors import ConfigError
 from runtime.testing.product import SimulatedProduct
 
@@ -45,3 +46,10 @@ def test_an_unknown_recipe_is_named(parts, tmp_path):
     """The error lists the recipes there are."""
     with pytest.raises(ConfigError, match="varied"):
         run_preview(PreviewJob(dataset=parts, out=tmp_path / "sheet.png", recipe="spicy"))
+
+
+def test_unseen_damage_can_be_looked_at(parts, tmp_path):
+    """With the recipe unseen the kinds trainings are judged by stand on the sheet in turn."""
+    summary = run_preview(PreviewJob(dataset=parts, out=tmp_path / "sheet.png", recipe="unseen", count=12, size=96))
+    assert summary["kinds"] == dict.fromkeys(sorted(UNSEEN_KINDS), 2)
+    assert (tmp_path / "sheet.png").stat().st_size

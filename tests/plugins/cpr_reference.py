@@ -158,7 +158,8 @@ def answer(taps, content, side, settings):
             for key, value in tensors.items()
             if key.startswith(f"head.{name}.")
         }
-        local = beside_raw(head(state, taps[level]), taps[level], settings["raw_share"]) if state else taps[level]
+        share = settings["raw_share"][level]
+        local = beside_raw(head(state, taps[level]), taps[level], share) if state else taps[level]
         references = [tensors[f"local.{name}"][n].transpose(2, 0, 1) for n in chosen]
         found = retrieve(local, references, 0 if level else 1)
         total = found if total is None else found + enlarge(total, found.shape[0])

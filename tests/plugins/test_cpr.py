@@ -14,7 +14,6 @@ from edgead import ConfigError, DetectorContext, Frame, TemplateError
 from plugins.backbones import normaliser, random_backbone
 from plugins.cpr import Cpr, CprFast, CprFaster, learning
 from plugins.cpr.graph import Branches, Comparison, Features, Learnt
-from plugins.cpr.learning import ENOUGH_UNSEEN, score_source
 from plugins.cpr.lrb import LocalHeads
 from plugins.cpr.settings import CprFasterSettings, map_shapes
 from plugins.cpr.templates import learnt_of, learnt_tensors
@@ -37,9 +36,14 @@ def learnt(detector, frames, **settings):
     return detector.calibrate(frames, CprFasterSettings(**TINY | settings), DetectorContext())
 
 
-def with_heads(detector, content, frames, width=8):
-    """Return the content as if heads with random weights had been trained: everything else is made by the detector."""
-    settings = CprFasterSettings.model_validate(dict(content.settings) | {"local_width": width})
+def with_heads(detector, content, frames, width=8, shares=None):
+    """Return the content as if heads with random weights had been trained: everything else is made by the detector.
+
+    ``shares``: each layer's ``raw_share``; by default 0.
+    """
+    shares = shares or (0.0,) * len(content.settings["layers"])
+    settings = dict(content.settings) | {"local_width": width, "raw_share": shares}
+    settings = CprFasterSettings.model_validate(settings)
     channels = tuple(channels for channels, _ in map_shapes(settings))
     torch.manual_seed(7)
     heads = LocalHeads(channels, width).eval()
@@ -47,8 +51,8 @@ def with_heads(detector, content, frames, width=8):
     tensors = learnt_tensors(settings, replace(known, heads=heads))
     rows = {name: each[:0] for name, each in content.tensors.items() if name in ("histograms", "foreground.maps")}
     rows |= {
-        f"local.{name}": np.empty((0, side, side, width + (raw if settings.raw_share else 0)), np.float32)
-        for name, (raw, side) in zip(settings.layer_names, map_shapes(settings), strict=True)
+        f"local.{name}": np.empty((0, side, side, width * (share < 1) + raw * (share > 0)), np.float32)
+        for name, (raw, side), share in zip(settings.layer_names, map_shapes(settings), shares, strict=True)
     }
     empty = replace(content, settings=settings.model_dump(mode="json"), tensors=tensors | rows, valid=0)
     return detector.extend(empty, frames, DetectorContext())
@@ -99,68 +103,52 @@ def test_map_and_score_are_those_of_the_reference(detector, cpr, frames, damaged
     assert_same_answer(inspected(detector, content, damaged), expected)
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"retrieval": "tiled", "raw_share": 0.0},
-        {"retrieval": "shifted", "raw_share": 0.0},
-        {"retrieval": "tiled", "raw_share": 0.3},
-    ],
-    ids=str,
-)
-def test_trained_heads_are_those_of_the_reference(detector, cpr, frames, damaged, settings):
+@pytest.mark.parametrize("form", [("tiled", 0.0), ("shifted", 0.0), ("tiled", 0.3), ("shifted", 0.3)])
+def test_trained_heads_are_those_of_the_reference(detector, cpr, frames, damaged, form):
     """With local heads, too, merged and folded on the line, alone or beside raw features, it is the definition's."""
-    content = with_heads(detector, learnt(detector, frames[:4], kind="object", **settings), frames[:4])
-    assert content.tensors["local.stage1"].shape == (4, 20, 20, 8 + (24 if settings["raw_share"] else 0))
+    retrieval, share = form
+    content = learnt(detector, frames[:4], kind="object", retrieval=retrieval)
+    content = with_heads(detector, content, frames[:4], shares=(share,) * 3)
+    assert content.tensors["local.stage1"].shape == (4, 20, 20, 8 + (24 if share else 0))
     raw = learnt(detector, frames[:4], kind="object")
     found = inspected(detector, content, damaged)
     assert_same_answer(found, expected_answer(cpr, detector, content, damaged), atol=2e-5)
     assert abs(found[0] - inspected(detector, raw, damaged)[0]).max() > 1e-3
 
 
+def test_a_layer_without_a_head_is_the_backbones(detector, cpr, frames, damaged):
+    """With a share of 1 a layer keeps the backbone's features and the template no head for it; the others do not."""
+    content = with_heads(detector, learnt(detector, frames[:4], kind="object"), frames[:4], shares=(0.5, 0.0, 1.0))
+    assert [content.tensors[f"local.stage{n}"].shape[3] for n in (1, 2, 3)] == [24 + 8, 8, 112]
+    assert {name.split(".")[1] for name in content.tensors if name.startswith("head.")} == {"stage1", "stage2"}
+    raw = learnt(detector, frames[:4], kind="object")
+    np.testing.assert_array_equal(content.tensors["local.stage3"], raw.tensors["local.stage3"])
+    assert_same_answer(inspected(detector, content, damaged), expected_answer(cpr, detector, content, damaged), 2e-5)
+
+
 @pytest.mark.parametrize("retrieval", ["tiled", "shifted"])
 @pytest.mark.parametrize("kind", ["object", "texture"])
 def test_a_score_from_raw_features_is_that_of_the_untrained_graph(detector, frames, damaged, retrieval, kind):
     """With ``score_from`` raw the map is the heads' and the score is, but for rounding, what raw features give."""
-    settings = {"retrieval": retrieval, "kind": kind, "raw_share": 0.3}
+    settings = {"retrieval": retrieval, "kind": kind}
     raw = inspected(detector, learnt(detector, frames[:4], **settings), damaged)
-    maps = {}
-    for source in ("map", "fine", "raw"):
+    found = {}
+    for source in ("map", "raw"):
         content = learnt(detector, frames[:4], **settings)
         content = replace(content, settings=dict(content.settings) | {"score_from": source})
-        maps[source] = inspected(detector, with_heads(detector, content, frames[:4]), damaged)
-    for source in ("fine", "raw"):
-        np.testing.assert_array_equal(maps[source][0], maps["map"][0])
-        assert abs(maps[source][1] - maps["map"][1]) > 1e-3
-    assert maps["raw"][1] == pytest.approx(raw[1], abs=1e-5)
-    assert abs(maps["fine"][1] - raw[1]) > 1e-3
+        content = with_heads(detector, content, frames[:4], shares=(0.3, 0.5, 1.0))
+        found[source] = inspected(detector, content, damaged)
+    np.testing.assert_array_equal(found["raw"][0], found["map"][0])
+    assert found["raw"][1] == pytest.approx(raw[1], abs=1e-5)
+    assert abs(found["map"][1] - raw[1]) > 1e-3
 
 
-@pytest.mark.parametrize(
-    ("heads", "unseen", "settings", "source"),
-    [
-        (True, ENOUGH_UNSEEN, {}, "fine"),
-        (True, ENOUGH_UNSEEN - 1, {}, "raw"),
-        (True, 0, {}, "raw"),
-        (True, 0, {"score_from": "map"}, "map"),
-        (True, ENOUGH_UNSEEN, {"score_from": "raw"}, "raw"),
-        (True, 0, {"score_from": "fine"}, "fine"),
-        (True, 0, {"raw_share": 0.0}, "map"),
-        (False, 0, {"score_from": "raw"}, "map"),
-    ],
-)
-def test_heads_count_in_the_score_where_training_spared_enough(heads, unseen, settings, source):
-    """Few spared references leave the score to raw features, if the bank has them; what is set is kept."""
-    given = LocalHeads((24, 40, 112), 8) if heads else None
-    assert score_source(CprFasterSettings(**settings), given, {"unseen": list(range(unseen))}) == source
-
-
-def test_templates_of_before_raw_shares_have_heads_alone(detector, frames, damaged):
-    """A template whose settings do not know of raw features beside the heads' is read as what it is."""
-    content = with_heads(detector, learnt(detector, frames[:3], kind="texture", raw_share=0.0), frames[:3])
-    settings = {name: each for name, each in content.settings.items() if name not in ("raw_share", "score_from")}
-    found = inspected(detector, replace(content, settings=settings), damaged)
-    assert_same_answer(found, inspected(detector, content, damaged), atol=0)
+def test_without_heads_every_share_is_one(detector, frames):
+    """Untrained, whatever was asked for, the settings say what is compared: the backbone's own features."""
+    for asked in ("auto", 0.3):
+        content = learnt(detector, frames[:3], raw_share=asked)
+        assert content.settings["raw_share"] == [1.0, 1.0, 1.0]
+        assert not any(name.startswith("head.") for name in content.tensors)
 
 
 def test_frames_of_many_sizes_leave_no_resizes_behind(monkeypatch):
@@ -295,7 +283,7 @@ def test_a_foreground_of_ones_is_no_foreground(detector, frames, damaged):
 
 def test_weight_is_the_largest_after_enlarging(cpr):
     """T26: foregrounds are enlarged, then compared: never above, and somewhere below, the other order."""
-    settings = CprFasterSettings(**TINY, kind="object", foreground="on")
+    settings = CprFasterSettings(**TINY, kind="object", foreground="on", raw_share=0.0)
     maps = torch.from_numpy(np.random.default_rng(0).integers(0, 2, (4, 20, 20)).astype(np.float32))
     found = Comparison(settings).weight(maps[:1], maps[1:], torch.tensor([[0, 1, 2]]))[0].numpy()
     expected = np.max([cpr.enlarge(each, 80) for each in maps.numpy()], axis=0)
@@ -441,7 +429,7 @@ def test_heads_of_the_authors_are_used_as_given(detector, frames, damaged, tmp_p
     for name, head in zip(("stage1", "stage2", "stage3"), heads, strict=True):
         np.testing.assert_array_equal(content.tensors[f"head.{name}.layers.4.weight"], head.layers[4].weight.detach())
     assert len(content.statistics["head_file_sha256"]) == 64
-    assert content.settings["raw_share"] == 0.0
+    assert content.settings["raw_share"] == [0.0, 0.0, 0.0]
     assert content.tensors["local.stage1"].shape == (3, 20, 20, 16)
     by_default = CprFasterSettings(**{name: each for name, each in TINY.items() if name != "train"} | settings)
     again = detector.calibrate(frames[:3], by_default, DetectorContext())

@@ -19,6 +19,14 @@ def test_presets_spell_out_the_defaults(detector):
     assert preset.settings.keys() == detector.settings_model.model_fields.keys()
 
 
+def test_the_quick_preset_is_the_papers_form():
+    """Two layers, ten references and heads alone, everything else as by default."""
+    preset = load_preset("cpr-faster-quick")
+    quick = CprFasterSettings.model_validate(preset.settings)
+    changed = {"layers": ("stage1", "stage2"), "nearest": 10, "raw_share": 0.0}
+    assert quick == CprFasterSettings().model_copy(update=changed)
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
@@ -30,9 +38,11 @@ def test_presets_spell_out_the_defaults(detector):
         ({"layers": ("stage2", "stage1")}, r"found \[8, 4\]"),
         ({"blur_kernel": 32}, "odd number, found 32"),
         ({"head_file": "x.pth", "train": "full"}, "used as they are"),
-        ({"score_from": "raw", "raw_share": 0}, "raw_share above 0"),
+        ({"raw_share": (0.5, 0.5)}, "one number or 3, one for each layer, found 2"),
+        ({"raw_share": 1.1}, "less than or equal to 1"),
+        ({"score_from": "raw", "raw_share": 0}, "raw_share above 0 in every layer"),
+        ({"score_from": "raw", "raw_share": (0.5, 0.5, 0)}, "raw_share above 0 in every layer"),
         ({"score_from": "raw", "head_file": "x.pth"}, "no head_file"),
-        ({"score_from": "fine", "raw_share": 0}, "no head_file for fine"),
         ({"references": 3}, "Extra inputs"),
     ],
 )
@@ -48,7 +58,7 @@ def test_only_the_embedded_form_leaves_the_paper():
         paper = detector.settings_model()
         assert (len(paper.layer_names), paper.nearest, paper.raw_share) == (2, 10, 0.0)
     ours = CprFasterSettings()
-    assert (ours.layer_names, ours.nearest, ours.raw_share) == (("stage1", "stage2", "stage3"), 40, 0.5)
+    assert (ours.layer_names, ours.nearest, ours.raw_share) == (("stage1", "stage2", "stage3"), 40, "auto")
     assert len(CprFasterSettings(backbone="efficientnet_b0").layer_names) == 2
 
 
@@ -67,7 +77,8 @@ def test_score_takes_the_same_share_of_any_map():
 
 def test_everything_auto_is_unresolved():
     """Settings count as resolved only when nothing is left to choose."""
-    chosen = {"layers": ("stage1",), "kind": "object", "foreground": "on", "score_pixels": 5, "score_from": "map"}
+    chosen = {"kind": "object", "foreground": "on", "score_pixels": 5, "raw_share": (0.5, 0.5, 1.0)}
+    chosen |= {"layers": ("stage1", "stage2", "stage3"), "score_from": "map"}
     assert CprFasterSettings(**chosen).resolved
     for name in chosen:
         assert not CprFasterSettings(**{**chosen, name: "auto"}).resolved

@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from edgead import Checkpoint, ConfigError, DetectorContext, Frame, MaskedFrame
+from edgead import UNSEEN_KINDS, Checkpoint, ConfigError, DetectorContext, Frame, MaskedFrame, SyntheticDefects
 from plugins.cpr import CprFaster, training
-from plugins.cpr.batches import batch_loss, draw_batch
-from plugins.cpr.examination import compare
+from plugins.cpr.batches import draw_batch
+from plugins.cpr.examination import EACH, ENOUGH, TRIED, best_of, candidates, compare, examine
+from plugins.cpr.graph import Features
+from plugins.cpr.learning import Prepared, score_source
 from plugins.cpr.lrb import LocalHeads, normalised
 from plugins.cpr.plan import plan_of
-from plugins.cpr.pool import Pool
+from plugins.cpr.pool import Pictures, Pool
 from plugins.cpr.settings import CprFasterSettings, CprFastSettings, CprSettings
-from plugins.cpr.training import start_from_raw
+from plugins.cpr.training import UNTOLD, start_from_raw
 from plugins.training import loop
 from plugins.training.measures import average_precision
 from plugins.training.sparing import spared
@@ -59,6 +61,7 @@ def _short(monkeypatch):
         steps = 24 if settings.train_steps == "auto" else settings.train_steps
         return replace(plan, steps=steps, batch=6, window=48, pairs=48, pictures=30, compared=2, warm_up=4, rate=2e-3)
 
+    monkeypatch.setattr(training, "ENOUGH", 2)  # the plates spare two
     monkeypatch.setattr(training, "plan_of", small)
     monkeypatch.setattr(loop, "CHECKPOINT_S", 0.0)
 
@@ -101,6 +104,7 @@ def trained(references):
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "CHECKPOINT_S", 1e9)
+        patch.setattr(training, "ENOUGH", 2)
         patch.setattr(training, "plan_of", lambda settings, size: replace(
             plan_of(settings, size), steps=24, batch=6, window=48, pairs=48, pictures=30, compared=2, warm_up=4,
             rate=2e-3,
@@ -129,10 +133,12 @@ def test_the_loss_falls(references):
 
 def test_the_same_seed_gives_the_same_heads(references, trained):
     """Repeated with the same seed every bit is the same; with another seed it is not."""
-    assert_same_heads(trained, calibrated(references))
-    other = calibrated(references, DetectorContext(seed=1))
-    name = "head.stage1.layers.0.weight"
-    assert (other.tensors[name] != trained.tensors[name]).any()
+    again = calibrated(references)
+    assert_same_heads(trained, again)
+    assert again.settings == trained.settings
+    other = calibrated(references, DetectorContext(seed=1), raw_share=0.0)
+    name = "head.stage2.layers.0.weight"
+    assert (other.tensors[name] != calibrated(references, raw_share=0.0).tensors[name]).any()
 
 
 class Killed(BaseException):
@@ -238,25 +244,11 @@ def test_heads_start_from_the_raw_features():
 def test_windows_are_whole_pixels_of_the_coarsest_map(window, coarse, side):
     """A window of 80 pixels of a 320-pixel frame is a quarter of any map, at least a pixel and at most all of it."""
     masks = np.zeros((1, 320, 320), bool)
-    pool = Pool((torch.zeros(2, coarse, coarse, 1),), np.array([[1]]), masks, masks, None, np.zeros(1, bool))
+    pool = Pool((torch.zeros(2, coarse, coarse, 1),), np.array([[1]]), masks, masks, None)
     plan = replace(plan_of(CprFasterSettings(kind="texture"), 1), window=window, batch=2)
     batch = draw_batch(pool, plan, 320, coarse, np.random.default_rng(0), remote=False)
     assert batch.side == side
     assert int((batch.corners + side).max()) <= coarse
-
-
-@pytest.mark.parametrize("large", [True, False])
-def test_large_areas_are_learnt_in_the_coarsest_layer_alone(large):
-    """The inside of a large area moves the coarsest head and no other; any other defect moves all of them."""
-    masks, generator = np.ones((1, SIDE, SIDE), bool), torch.Generator().manual_seed(0)
-    maps = tuple(torch.randn(2, side, side, 8, generator=generator).half() for side in (20, 10))
-    pool = Pool(maps, np.array([[1]]), masks, masks, None, np.array([large]))
-    plan = replace(plan_of(CprFasterSettings(kind="texture"), 1), window=None, batch=2)
-    batch = draw_batch(pool, plan, SIDE, 10, np.random.default_rng(0), remote=False)
-    heads = LocalHeads((8, 8), 4).train()
-    batch_loss(heads, pool, batch, SIDE).backward()
-    moved = [any(bool((each.grad != 0).any()) for each in head.parameters()) for head in heads]
-    assert moved == [not large, True]
 
 
 def test_the_full_plan_is_the_papers():
@@ -277,8 +269,106 @@ def test_pools_fit_their_memory():
 
 
 def test_the_local_comparison_of_the_examination():
-    """Maps shifted by a pixel are alike within a reach of one, and not at the very place."""
-    local = torch.nn.functional.normalize(torch.randn(4, 5, 5, generator=torch.Generator().manual_seed(1)), dim=0)
-    shifted = local.roll(1, dims=2)[None]
-    assert float(compare(local, shifted, reach=1)[:, :-1].abs().max()) < 1e-6
-    assert float(compare(local, shifted, reach=0).max()) > 0.1
+    """Maps shifted by a pixel are alike within a reach of one, and not at the very place; shares mix two cosines."""
+    generator = torch.Generator().manual_seed(1)
+    raw, local = (
+        torch.nn.functional.normalize(torch.randn(1, channels, 5, 5, generator=generator), dim=1) for channels in (4, 3)
+    )
+    raw, local = (torch.cat((each, each.roll(1, dims=3))) for each in (raw, local))
+    assert float(compare(raw, local, 1, (0.0, 0.4, 1.0), reach=1)[..., :-1].abs().max()) < 1e-6
+    heads, mixed, own = compare(raw, local, 1, (0.0, 0.4, 1.0), reach=0)
+    torch.testing.assert_close(own[0], 1 - (raw[0] * raw[1]).sum(0))
+    torch.testing.assert_close(heads[0], 1 - (local[0] * local[1]).sum(0))
+    torch.testing.assert_close(mixed, 0.4 * own + 0.6 * heads)
+    assert float(own.max()) > 0.1
+
+
+def test_shares_that_are_tried():
+    """All layers alike, the coarsest of three also without its head, none at all first."""
+    assert candidates(CprFasterSettings())[0] == (1.0, 1.0, 1.0)
+    assert len(candidates(CprFasterSettings())) == 1 + 2 * len(TRIED)
+    assert (0.25, 0.25, 1.0) in candidates(CprFasterSettings())
+    assert candidates(CprFasterSettings(layers=("stage1", "stage2"))) == (
+        (1.0, 1.0),
+        *((share,) * 2 for share in TRIED),
+    )
+
+
+class Blind(torch.nn.Module):
+    """A head that gives noise, whatever it sees."""
+
+    def forward(self, x):
+        """Return noise [B, 4, H, W]."""
+        return torch.randn(x.shape[0], 4, *x.shape[2:], generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def examination(references):
+    """Return an examination of six plates on two layers."""
+    features = Features(CprFasterSettings.model_validate(SETTINGS)).eval()
+    rankings = torch.arange(PLATES).repeat(PLATES, 1)
+    prepared = Prepared(is_object=False, rankings=rankings, foregrounds=None)
+    defects = SyntheticDefects(references)
+    pictures = Pictures(references, range(6, PLATES), prepared, defects, size=SIDE, compared=1)
+    told = candidates(CprFasterSettings.model_validate(SETTINGS))
+    return examine(pictures, range(6), features, "cpu", seed=0, candidates=told, compared=4, most=10_000)
+
+
+def test_an_examination_prefers_what_tells_damage(examination):
+    """Beside heads that know nothing the backbone's features win, and the less noise is mixed in, the better."""
+    blind = torch.nn.ModuleList((Blind(), Blind()))
+    scores = examination.scores(blind)
+    assert best_of(scores) == (1.0, 1.0)
+    assert scores[1.0, 1.0] > scores[0.5, 0.5] > scores[0.0, 0.0]
+    assert examination.score(blind) == scores[1.0, 1.0]
+    assert 0.5 < scores[1.0, 1.0] < 1.0
+
+
+def test_an_examination_keeps_within_its_room(references):
+    """Where maps are large, fewer references are damaged; each comes clean and with every kind of damage."""
+    features = Features(CprFasterSettings.model_validate(SETTINGS)).eval()
+    prepared = Prepared(is_object=False, rankings=torch.arange(PLATES).repeat(PLATES, 1), foregrounds=None)
+    pictures = Pictures(references, range(6, PLATES), prepared, SyntheticDefects(references), size=SIDE, compared=1)
+    room = {"compared": 5, "most": 2 * (EACH + 5)}
+    found = examine(pictures, range(6), features, "cpu", seed=0, candidates=((1.0, 1.0),), **room)
+    assert found.masks.shape == (len(UNSEEN_KINDS), 2, SIDE // 4, SIDE // 4)
+    assert len(found.pictures[0]) == 2 * EACH
+    assert len(found.references[0]) == 2 * 5
+    first = found.pictures[0][0]
+    assert all((other != first).any() for other in found.pictures[0][1:EACH])
+
+
+def test_a_share_that_is_set_is_kept_and_auto_is_decided(references, trained):
+    """Spared references decide "auto" among its candidates; a number is every layer's."""
+    tried = {tuple(shares): score for shares, score in trained.statistics["raw_shares"]}
+    assert tuple(tried) == candidates(CprFasterSettings.model_validate(SETTINGS))
+    assert tuple(trained.settings["raw_share"]) == best_of(tried)
+    assert calibrated(references, raw_share=0.3, train_steps=2).settings["raw_share"] == [0.3, 0.3]
+
+
+def test_too_few_spared_references_choose_nothing(references, monkeypatch):
+    """They neither pick heads nor shares: the last heads count half, and the score is the raw features'."""
+    monkeypatch.setattr(training, "ENOUGH", 3)
+    content = calibrated(references, train_steps=2)
+    assert content.statistics["training"]["examined"] == []
+    assert content.statistics["unseen"] == spared(PLATES)
+    assert content.settings["raw_share"] == [UNTOLD, UNTOLD]
+    assert content.settings["score_from"] == "raw"
+
+
+@pytest.mark.parametrize(
+    ("asked", "shares", "unseen", "source"),
+    [
+        ("auto", (0.5, 0.5), ENOUGH, "map"),
+        ("auto", (0.5, 0.5), ENOUGH - 1, "raw"),
+        ("auto", (0.5, 1.0), ENOUGH - 1, "raw"),
+        ("auto", (0.5, 0.0), ENOUGH - 1, "map"),  # no raw features to take it of
+        ("auto", (1.0, 1.0), 0, "map"),  # nothing else
+        ("map", (0.5, 0.5), 0, "map"),
+        ("raw", (0.5, 0.5), ENOUGH, "raw"),
+    ],
+)
+def test_heads_count_in_the_score_where_training_spared_enough(asked, shares, unseen, source):
+    """Few spared references leave the score to raw features, if every layer has them; what is set is kept."""
+    settings = CprFasterSettings(score_from=asked)
+    assert score_source(settings, shares, {"unseen": list(range(unseen))}) == source
