@@ -26,6 +26,8 @@ Kind = Callable[[np.ndarray, np.ndarray, Rng], tuple[np.ndarray, np.ndarray]]
 #: Damage that changes its pixels by less than this on the mean, in levels, is no damage: it is drawn again, so often.
 VISIBLE = 6.0
 MOST_DRAWS = 50
+#: Side of a graft's box below which the solver of its equation has nothing to solve, or refuses, in pixels.
+LEAST_GRAFT_PX = 12
 #: Shares of the frame: area and aspect of a patch; length and width of a scar, half axes of ellipses, by its side.
 PATCH_AREA, PATCH_ASPECT = (0.005, 0.15), (0.3, 3.3)
 SCAR_LENGTH, SCAR_WIDTH = (0.04, 0.2), (0.008, 0.03)
@@ -45,18 +47,18 @@ def draw_unseen(
     """Return ``image``, uint8 RGB [H, W, 3], with damage of a ``kind`` of ``UNSEEN_KINDS``, as a copy.
 
     ``other``: another good frame of the same shape. ``foreground`` float32 [H, W], 0..1: where the part is, and nothing
-    is damaged elsewhere; None: everywhere. Where so many draws leave nothing to be seen (blur on an even part), it is
-    the last one, whose mask may be empty.
+    is damaged elsewhere; None: everywhere. Where many draws leave nothing to be seen (blur on an even part), the frame
+    stays as it is, and the mask is empty.
     """
-    part = None if foreground is None else foreground > ON_PART
-    for _ in range(MOST_DRAWS):
+    part = np.ones(image.shape[:2], bool) if foreground is None else foreground > ON_PART
+    for _ in range(MOST_DRAWS if part.sum() >= LEAST_PX else 0):
         damaged, mask = UNSEEN_KINDS[kind](image, other, rng)
-        if part is not None:
-            mask = mask & part
-            damaged = np.where(mask[:, :, None], damaged, image)
+        mask &= part
+        # What lies beside the mask changes, too, where the edge is soft.
+        damaged = np.where(part[:, :, None], damaged, image)
         if mask.sum() >= LEAST_PX and np.abs(damaged[mask].astype(np.int16) - image[mask]).mean() >= VISIBLE:
-            break
-    return PlantedDefect(damaged, mask, kind)
+            return PlantedDefect(damaged, mask, kind)
+    return PlantedDefect(image.copy(), np.zeros(image.shape[:2], bool), kind)
 
 
 def _patch(image: np.ndarray, other: np.ndarray, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
@@ -100,9 +102,9 @@ def _graft(image: np.ndarray, other: np.ndarray, rng: Rng) -> tuple[np.ndarray, 
     # The equation is solved inside the mask: its border must lie inside the frame.
     mask[[0, 1, -2, -1]] = False
     mask[:, [0, 1, -2, -1]] = False
-    if not mask.any():
-        return image, mask
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if min(rows.size, columns.size) < LEAST_GRAFT_PX:
+        return image, np.zeros_like(mask)
     # The clone is laid so that the middle of the mask's box comes to this point.
     middle = (int(columns[0] + columns[-1] + 1) // 2, int(rows[0] + rows[-1] + 1) // 2)
     elsewhere = np.roll(other, _shift(rng, height, width), (0, 1))

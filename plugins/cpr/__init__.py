@@ -96,7 +96,9 @@ class Cpr(Detector):
         return bank_of(self._settings(content), content)
 
     def unseen(self, content: TemplateContent) -> Sequence[int] | None:
-        """Return the references that training spared; None without training, or where there were too few to spare."""
+        """Return the references that training spared; None without heads, or where there were too few to spare."""
+        if min(self._settings(content).raw_shares) == 1:
+            return None  # training chose none of what it learnt
         return content.statistics.get("unseen") or None
 
     def leave_out(

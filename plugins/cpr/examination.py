@@ -12,7 +12,7 @@ one that makes other damage harder to find (docs/cpr.md).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,9 +53,9 @@ TOP = 0.005
 
 
 def candidates(settings: CprSettings) -> tuple[Shares, ...]:
-    """Return what ``raw_share`` "auto" may become: no heads (all 1), then ``TRIED``."""
+    """Return what ``raw_share`` "auto" may become: no heads (all 1), or ``TRIED``, without 0 where the score is raw."""
     layers = len(settings.layer_names)
-    every = [(share,) * layers for share in TRIED]
+    every = [(share,) * layers for share in TRIED if share or settings.score_from != "raw"]
     fine = [(*each[:-1], 1.0) for each in every] if layers > 2 else []  # noqa: PLR2004 - strides 4 and 8
     return ((1.0,) * layers, *fine, *every)
 
@@ -64,15 +64,17 @@ def candidates(settings: CprSettings) -> tuple[Shares, ...]:
 class Examination:
     """Encoded pictures, and the references they are compared with.
 
-    Rows ``EACH * n`` and following of ``pictures`` are source ``n``, clean and of every kind; rows ``compared * n`` and
-    following of ``references`` are what they are compared with. ``masks`` bool [kinds, n, H1, W1] at the finest map's
-    size. ``candidates``: shares that are tried.
+    Rows ``EACH * n`` and following of ``pictures`` are frame ``sources[n]``, clean and of every kind; ``near`` int64
+    [n, compared]: rows of ``references`` it is compared with. ``masks`` bool [kinds, n, H1, W1] at the finest map's
+    size; ``seen`` bool [kinds, n]: where there is damage at all. ``candidates``: shares that are tried.
     """
 
+    sources: tuple[int, ...]
     pictures: tuple[Tensor, ...]
-    references: tuple[Tensor, ...]
     masks: np.ndarray
-    compared: int
+    seen: np.ndarray
+    references: tuple[Tensor, ...]
+    near: np.ndarray
     candidates: tuple[Shares, ...]
 
     def score(self, heads: LocalHeads) -> float:
@@ -90,16 +92,18 @@ class Examination:
         """Return the score of distances [EACH, sources, H1, W1]."""
         flat = distances.flatten(2)
         peaks = flat.topk(max(1, round(TOP * flat.shape[2])), dim=2).values.mean(2).numpy()
-        told = [precedence(damaged, peaks[0]) for damaged in peaks[1:]]
-        found = [
-            average_precision(masks.ravel(), values.numpy())
-            for masks, values in zip(self.masks, distances[1:].flatten(1), strict=True)
+        kinds = zip(self.seen, self.masks, peaks[1:], distances[1:].numpy(), strict=True)
+        # On an even part nothing is blurred or warped; what shows nowhere says nothing.
+        scores = [
+            0.5 * (precedence(damaged[seen], peaks[0]) + average_precision(masks[seen].ravel(), values[seen].ravel()))
+            for seen, masks, damaged, values in kinds
+            if seen.any()
         ]
-        return float(0.5 * (np.mean(told) + np.mean(found)))
+        return float(np.mean(scores)) if scores else 0.0
 
     def _distances(self, heads: LocalHeads, source: int) -> list[Tensor]:
         """Return for every candidate the fused distances of one source's pictures, float32 [EACH, H1, W1]."""
-        near = slice(source * self.compared, (source + 1) * self.compared)
+        near = torch.from_numpy(self.near[source])
         totals: list[Tensor] = []
         for level, head in reversed(list(enumerate(heads))):
             pictures = self.pictures[level][source * EACH : (source + 1) * EACH]
@@ -128,14 +132,15 @@ def examine(
     *,
     seed: int,
     candidates: tuple[Shares, ...],
-    compared: int,
     most: int,
-) -> Examination:
-    """Draw and encode an examination on ``spared`` references, at least one, evenly chosen.
+) -> Examination | None:
+    """Draw and encode an examination on ``spared`` references, evenly chosen, ``COMPARED`` beside each.
 
-    ``compared``: references each is compared with; ``most``: maps that may be kept, of pictures and references.
+    ``most``: maps there is room for, of pictures and references. None where that leaves fewer than ``ENOUGH``.
     """
-    count = max(1, min(SOURCES, len(spared), most // (EACH + compared)))
+    count = min(SOURCES, len(spared), most // (EACH + COMPARED))
+    if count < ENOUGH:
+        return None
     sources = [int(spared[place]) for place in np.linspace(0, len(spared) - 1, count).round().astype(int)]
     drawn, masks = [], []
     for nth, source in enumerate(sources):
@@ -146,17 +151,52 @@ def examine(
             damaged = draw_unseen(image, other, name, rng, pictures.foreground(source))
             drawn.append(damaged.image)
             masks.append(damaged.mask)
-    near = [pictures.near(source) for source in sources]
-    references = [pictures.resized(int(each[n % len(each)])) for each in near for n in range(compared)]
     maps = encode_images(drawn, features, device)
-    reduced = [_reduced(mask, maps[0].shape[1]) for mask in masks]
+    reduced = np.stack([_reduced(mask, maps[0].shape[1]) for mask in masks])
+    kinds = (count, len(UNSEEN_KINDS))
+    references, near = _near(pictures, sources, features, device, compared=COMPARED, most=most)
     return Examination(
+        sources=tuple(sources),
         pictures=maps,
-        references=encode_images(references, features, device),
-        masks=np.stack(reduced).reshape(count, len(UNSEEN_KINDS), *reduced[0].shape).swapaxes(0, 1),
-        compared=compared,
+        masks=reduced.reshape(*kinds, *reduced.shape[1:]).swapaxes(0, 1),
+        seen=np.array([mask.any() for mask in masks]).reshape(kinds).T,
+        references=references,
+        near=near,
         candidates=candidates,
     )
+
+
+def beside_more(
+    examination: Examination,
+    pictures: Pictures,
+    features: Features,
+    device: str,
+    *,
+    candidates: tuple[Shares, ...],
+    compared: int,
+    most: int,
+) -> Examination:
+    """Return the same pictures, beside up to ``compared`` references each, as many as there is room for."""
+    references, near = _near(pictures, examination.sources, features, device, compared=compared, most=most)
+    return replace(examination, references=references, near=near, candidates=candidates)
+
+
+def _near(
+    pictures: Pictures, sources: Sequence[int], features: Features, device: str, *, compared: int, most: int
+) -> tuple[tuple[Tensor, ...], np.ndarray]:
+    """Encode the references nearest to each source, every different one once; return maps and rows [n, compared].
+
+    No more different ones than there is room for beside the pictures, but ``COMPARED`` each at least.
+    """
+    orders = [pictures.near(source) for source in sources]
+    while True:
+        numbers = np.array([[int(order[nth % len(order)]) for nth in range(compared)] for order in orders])
+        known, rows = np.unique(numbers, return_inverse=True)
+        if compared <= COMPARED or known.size <= most - EACH * len(sources):
+            break
+        compared -= 1
+    maps = encode_images([pictures.resized(int(number)) for number in known], features, device)
+    return maps, rows.reshape(numbers.shape)
 
 
 def compare(raw: Tensor, local: Tensor, queries: int, shares: Sequence[float], *, reach: int) -> Tensor:

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from edgead import ConfigError
 from plugins.cpr import grb, kmeans
-from plugins.cpr.examination import ENOUGH
 from plugins.cpr.feb import WORDS as FOREGROUND_WORDS
 from plugins.cpr.feb import Foreground, ForegroundFit, ForegroundMap, fit_foreground
 from plugins.cpr.graph import Features, Learnt
@@ -172,8 +171,9 @@ def _heads(
         path = Path(settings.head_file)
         heads = load_heads(path, tuple(channels for channels, _ in map_shapes(settings)), settings.local_width)
         return heads, (0.0,) * layers, {"head_file_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    unused = settings.raw_share != "auto" and min(settings.raw_shares) == 1
     # One frame has no other to be compared with.
-    if settings.train == "none" or len(encoded) < 2:  # noqa: PLR2004
+    if settings.train == "none" or unused or len(encoded) < 2:  # noqa: PLR2004
         return None, (1.0,) * layers, {}
     from plugins.cpr.training import train_heads
 
@@ -186,7 +186,7 @@ def score_source(settings: CprSettings, shares: tuple[float, ...], trained: Mapp
         return "map"
     if settings.score_from != "auto":
         return settings.score_from
-    return "map" if len(trained["unseen"]) >= ENOUGH else "raw"
+    return "map" if trained["training"]["examined"] else "raw"
 
 
 def prepare(settings: CprSettings, encoded: Encoded, centres: Tensor, foreground: Foreground | None) -> Prepared:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from edgead import SyntheticDefects
 from plugins.cpr.batches import batch_loss, draw_batch
-from plugins.cpr.examination import COMPARED, ENOUGH, Examination, Shares, best_of, candidates, examine
+from plugins.cpr.examination import Examination, Shares, beside_more, best_of, candidates, examine
 from plugins.cpr.lrb import LocalHead, LocalHeads
 from plugins.cpr.plan import POOL_BYTES, Plan, plan_of
 from plugins.cpr.pool import Pictures, Pool, Pools
@@ -60,25 +60,26 @@ def train_heads(
     pictures = Pictures(encoded.references, usable, prepared, defects, size=settings.image_size, compared=plan.compared)
     auto = settings.raw_share == "auto"
     shares = (UNTOLD,) * len(settings.layer_names) if auto else settings.raw_shares
-
-    def examined(tried: tuple[Shares, ...], compared: int) -> Examination:
-        return examine(
-            pictures, unseen, encoded.features, context.device,
-            seed=seed, candidates=tried, compared=compared, most=POOL_BYTES // bytes_a_picture,
-        )  # fmt: skip
-
+    most = POOL_BYTES // bytes_a_picture
     with torch.enable_grad():
         heads = _start(settings, plan, encoded, seed).to(context.device)
-        examination = examined((shares,), COMPARED) if len(unseen) >= ENOUGH else None
+        examination = examine(
+            pictures, unseen, encoded.features, context.device, seed=seed, candidates=(shares,), most=most
+        )
         with Pools(pictures, encoded.features, plan.pictures, context) as pools:
             task = _HeadsTask(settings, plan, heads, pictures, pools, examination=examination, context=context)
             state = train(task, Rules(plan.steps, plan.examinations, plan.patience), context)
+    del task  # its pool is as large as what follows
     heads.requires_grad_(requires_grad=False).eval()
     statistics: dict[str, Any] = {"training": state.statistics(), "unseen": unseen}
     if auto and examination is not None:
         context.progress(0, 1, "comparing heads with the backbone's own features")
         # With as many references as on the line: the more there are, the better the backbone's own features do.
-        scores = examined(candidates(settings), settings.nearest).scores(heads)
+        final = beside_more(
+            examination, pictures, encoded.features, context.device,
+            candidates=candidates(settings), compared=settings.nearest, most=most,
+        )  # fmt: skip
+        scores = final.scores(heads)
         statistics["raw_shares"] = [[list(each), round(score, 5)] for each, score in scores.items()]
         shares = best_of(scores)
     return heads.cpu(), shares, statistics

@@ -9,8 +9,9 @@ import torch
 
 from edgead import UNSEEN_KINDS, Checkpoint, ConfigError, DetectorContext, Frame, MaskedFrame, SyntheticDefects
 from plugins.cpr import CprFaster, training
+from plugins.cpr import examination as examination_module
 from plugins.cpr.batches import draw_batch
-from plugins.cpr.examination import EACH, ENOUGH, TRIED, best_of, candidates, compare, examine
+from plugins.cpr.examination import COMPARED, EACH, TRIED, beside_more, best_of, candidates, compare, examine
 from plugins.cpr.graph import Features
 from plugins.cpr.learning import Prepared, score_source
 from plugins.cpr.lrb import LocalHeads, normalised
@@ -61,7 +62,7 @@ def _short(monkeypatch):
         steps = 24 if settings.train_steps == "auto" else settings.train_steps
         return replace(plan, steps=steps, batch=6, window=48, pairs=48, pictures=30, compared=2, warm_up=4, rate=2e-3)
 
-    monkeypatch.setattr(training, "ENOUGH", 2)  # the plates spare two
+    monkeypatch.setattr(examination_module, "ENOUGH", 2)  # the plates spare two
     monkeypatch.setattr(training, "plan_of", small)
     monkeypatch.setattr(loop, "CHECKPOINT_S", 0.0)
 
@@ -104,7 +105,7 @@ def trained(references):
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "CHECKPOINT_S", 1e9)
-        patch.setattr(training, "ENOUGH", 2)
+        patch.setattr(examination_module, "ENOUGH", 2)
         patch.setattr(training, "plan_of", lambda settings, size: replace(
             plan_of(settings, size), steps=24, batch=6, window=48, pairs=48, pictures=30, compared=2, warm_up=4,
             rate=2e-3,
@@ -195,7 +196,7 @@ def test_spared_references_are_never_trained_on(references, trained, monkeypatch
         return picture
 
     monkeypatch.setattr(training.Pictures, "drawn_from", watched)
-    content = calibrated(references, train_steps=10)
+    content = calibrated(references, train_steps=10, raw_share=0.5)
     unseen = content.statistics["unseen"]
     assert unseen == spared(PLATES) == trained.statistics["unseen"]
     assert unseen
@@ -288,6 +289,7 @@ def test_shares_that_are_tried():
     assert candidates(CprFasterSettings())[0] == (1.0, 1.0, 1.0)
     assert len(candidates(CprFasterSettings())) == 1 + 2 * len(TRIED)
     assert (0.25, 0.25, 1.0) in candidates(CprFasterSettings())
+    assert all(min(shares) > 0 for shares in candidates(CprFasterSettings(score_from="raw")))
     assert candidates(CprFasterSettings(layers=("stage1", "stage2"))) == (
         (1.0, 1.0),
         *((share,) * 2 for share in TRIED),
@@ -303,15 +305,20 @@ class Blind(torch.nn.Module):
 
 
 @pytest.fixture(scope="module")
-def examination(references):
+def plates(references):
+    """Return pictures of the plates, of which six are spared, and the backbone."""
+    prepared = Prepared(is_object=False, rankings=torch.arange(PLATES).repeat(PLATES, 1), foregrounds=None)
+    pictures = Pictures(references, range(6, PLATES), prepared, SyntheticDefects(references), size=SIDE, compared=1)
+    return pictures, Features(CprFasterSettings.model_validate(SETTINGS)).eval()
+
+
+@pytest.fixture(scope="module")
+def examination(plates):
     """Return an examination of six plates on two layers."""
-    features = Features(CprFasterSettings.model_validate(SETTINGS)).eval()
-    rankings = torch.arange(PLATES).repeat(PLATES, 1)
-    prepared = Prepared(is_object=False, rankings=rankings, foregrounds=None)
-    defects = SyntheticDefects(references)
-    pictures = Pictures(references, range(6, PLATES), prepared, defects, size=SIDE, compared=1)
     told = candidates(CprFasterSettings.model_validate(SETTINGS))
-    return examine(pictures, range(6), features, "cpu", seed=0, candidates=told, compared=4, most=10_000)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(examination_module, "ENOUGH", 6)
+        return examine(plates[0], range(6), plates[1], "cpu", seed=0, candidates=told, most=10_000)
 
 
 def test_an_examination_prefers_what_tells_damage(examination):
@@ -324,18 +331,48 @@ def test_an_examination_prefers_what_tells_damage(examination):
     assert 0.5 < scores[1.0, 1.0] < 1.0
 
 
-def test_an_examination_keeps_within_its_room(references):
-    """Where maps are large, fewer references are damaged; each comes clean and with every kind of damage."""
-    features = Features(CprFasterSettings.model_validate(SETTINGS)).eval()
-    prepared = Prepared(is_object=False, rankings=torch.arange(PLATES).repeat(PLATES, 1), foregrounds=None)
-    pictures = Pictures(references, range(6, PLATES), prepared, SyntheticDefects(references), size=SIDE, compared=1)
-    room = {"compared": 5, "most": 2 * (EACH + 5)}
-    found = examine(pictures, range(6), features, "cpu", seed=0, candidates=((1.0, 1.0),), **room)
-    assert found.masks.shape == (len(UNSEEN_KINDS), 2, SIDE // 4, SIDE // 4)
-    assert len(found.pictures[0]) == 2 * EACH
-    assert len(found.references[0]) == 2 * 5
-    first = found.pictures[0][0]
-    assert all((other != first).any() for other in found.pictures[0][1:EACH])
+def test_an_examination_keeps_within_its_room(plates, examination, monkeypatch):
+    """Where maps are large fewer references are compared, then none are examined; each is encoded once."""
+    pictures, features = plates
+    assert examination.masks.shape == (len(UNSEEN_KINDS), 6, SIDE // 4, SIDE // 4)
+    assert len(examination.pictures[0]) == 6 * EACH
+    first = examination.pictures[0][0]
+    assert all((other != first).any() for other in examination.pictures[0][1:EACH])
+    # The first four of the twelve usable ones are everybody's.
+    assert len(examination.references[0]) == COMPARED
+    for room, compared in ((1000, 9), (6 * EACH + 7, 7), (1, COMPARED)):
+        found = beside_more(examination, pictures, features, "cpu", candidates=((1.0, 1.0),), compared=9, most=room)
+        assert found.near.shape == (6, compared)
+        assert len(found.references[0]) == compared
+        assert found.pictures is examination.pictures
+    monkeypatch.setattr(examination_module, "ENOUGH", 16)
+    assert examine(pictures, range(6), features, "cpu", seed=0, candidates=((1.0, 1.0),), most=10_000) is None
+    few = 15 * (EACH + COMPARED)
+    many = [number % 6 for number in range(30)]
+    assert examine(pictures, many, features, "cpu", seed=0, candidates=((1.0, 1.0),), most=few) is None
+
+
+def test_damage_that_shows_nowhere_says_nothing(examination):
+    """A kind nobody could see is left out of the mean, and its pictures' masks count for nothing."""
+    blind = torch.nn.ModuleList((Blind(), Blind()))
+    kind = list(UNSEEN_KINDS).index("blur")
+    seen = examination.seen.copy()
+    seen[kind] = False
+    less = replace(examination, seen=seen, candidates=((1.0, 1.0),)).score(blind)
+    masks = examination.masks.copy()
+    masks[kind] = True
+    assert replace(examination, seen=seen, masks=masks, candidates=((1.0, 1.0),)).score(blind) == less
+    assert replace(examination, seen=np.zeros_like(seen)).score(blind) == 0.0
+
+
+def test_heads_that_are_not_used_are_neither_trained_nor_spared_for(references, trained):
+    """With a share of 1 nothing is trained; where training chooses it, thresholds may be taken of every reference."""
+    content = calibrated(references, raw_share=1.0)
+    assert "training" not in content.statistics
+    assert content.settings["raw_share"] == [1.0, 1.0]
+    assert CprFaster().unseen(trained) == trained.statistics["unseen"]
+    untaken = replace(trained, settings=dict(trained.settings) | {"raw_share": [1.0, 1.0]})
+    assert CprFaster().unseen(untaken) is None
 
 
 def test_a_share_that_is_set_is_kept_and_auto_is_decided(references, trained):
@@ -348,7 +385,7 @@ def test_a_share_that_is_set_is_kept_and_auto_is_decided(references, trained):
 
 def test_too_few_spared_references_choose_nothing(references, monkeypatch):
     """They neither pick heads nor shares: the last heads count half, and the score is the raw features'."""
-    monkeypatch.setattr(training, "ENOUGH", 3)
+    monkeypatch.setattr(examination_module, "ENOUGH", 3)
     content = calibrated(references, train_steps=2)
     assert content.statistics["training"]["examined"] == []
     assert content.statistics["unseen"] == spared(PLATES)
@@ -357,18 +394,18 @@ def test_too_few_spared_references_choose_nothing(references, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("asked", "shares", "unseen", "source"),
+    ("asked", "shares", "examined", "source"),
     [
-        ("auto", (0.5, 0.5), ENOUGH, "map"),
-        ("auto", (0.5, 0.5), ENOUGH - 1, "raw"),
-        ("auto", (0.5, 1.0), ENOUGH - 1, "raw"),
-        ("auto", (0.5, 0.0), ENOUGH - 1, "map"),  # no raw features to take it of
-        ("auto", (1.0, 1.0), 0, "map"),  # nothing else
-        ("map", (0.5, 0.5), 0, "map"),
-        ("raw", (0.5, 0.5), ENOUGH, "raw"),
+        ("auto", (0.5, 0.5), True, "map"),
+        ("auto", (0.5, 0.5), False, "raw"),
+        ("auto", (0.5, 1.0), False, "raw"),
+        ("auto", (0.5, 0.0), False, "map"),  # no raw features to take it of
+        ("auto", (1.0, 1.0), False, "map"),  # nothing else
+        ("map", (0.5, 0.5), False, "map"),
+        ("raw", (0.5, 0.5), True, "raw"),
     ],
 )
-def test_heads_count_in_the_score_where_training_spared_enough(asked, shares, unseen, source):
-    """Few spared references leave the score to raw features, if every layer has them; what is set is kept."""
+def test_heads_count_in_the_score_where_they_were_examined(asked, shares, examined, source):
+    """Without an examination the score is left to raw features, if every layer has them; what is set is kept."""
     settings = CprFasterSettings(score_from=asked)
-    assert score_source(settings, shares, {"unseen": list(range(unseen))}) == source
+    assert score_source(settings, shares, {"training": {"examined": [[0, 0.5]] * examined}}) == source

@@ -61,7 +61,32 @@ def test_the_same_seed_draws_the_same_and_grey_stays_grey(kind, grain):
     np.testing.assert_array_equal(image, np.repeat(image[:, :, :1], 3, axis=2))
 
 
-def test_what_cannot_be_seen_is_drawn_anyway_in_the_end(grain):
-    """Blur leaves an even frame as it is: the last draw is returned, and nothing hangs."""
+@pytest.mark.parametrize("kind", ["shade", "warp"])
+def test_soft_edges_stay_soft_on_a_part(kind, grain):
+    """A foreground that is everywhere changes nothing: what lies beside the mask fades as without one."""
+    foreground = np.ones((SIDE, SIDE), np.float32)
+    np.testing.assert_array_equal(drawn(kind, grain, 3, foreground=foreground).image, drawn(kind, grain, 3).image)
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (40, 40), (48, 64), (64, 33), (300, 32)])
+def test_frames_of_any_size_can_be_damaged(shape):
+    """Frames as small as detectors take, and narrow ones, textured or even: every kind gives a frame and a mask."""
+    rng = np.random.default_rng(1)
+    for image in (rng.integers(0, 256, (*shape, 3), dtype=np.uint8), np.full((*shape, 3), 90, np.uint8)):
+        other = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
+        for number, kind in enumerate([*UNSEEN_KINDS] * 12):
+            planted = draw_unseen(image, other, kind, np.random.default_rng(number))
+            assert planted.image.shape == image.shape
+            assert planted.mask.shape == shape
+
+
+@pytest.mark.parametrize("kind", ["blur", "warp"])
+def test_where_nothing_can_be_seen_nothing_is_damaged(kind, grain):
+    """On an even frame, or with no part in it, the frame comes back as a copy, and the mask is empty."""
     even = np.full_like(grain[0], 128)
-    np.testing.assert_array_equal(draw_unseen(even, even, "blur", np.random.default_rng(0)).image, even)
+    nowhere = np.zeros((SIDE, SIDE), np.float32)
+    for image, foreground in ((even, None), (grain[0], nowhere)):
+        planted = draw_unseen(image, image, kind, np.random.default_rng(0), foreground)
+        np.testing.assert_array_equal(planted.image, image)
+        assert planted.image is not image
+        assert not planted.mask.any()
