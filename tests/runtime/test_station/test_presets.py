@@ -37,8 +37,8 @@ def test_presets_are_listed_without_station_files():
     names = preset_names()
     assert names == sorted(names)
     assert [name for name in names if not name.startswith("hetmm-mvtec-")] == [
-        "cpr", "cpr-fast", "cpr-faster", "cpr-faster-quick", "hetmm", "hetmm-auto", "hetmm-d0", "mspba", "mspba-budget", "mspba-full",
-        "prn", "prn-full",
+        "cpr", "cpr-fast", "cpr-faster", "cpr-faster-quick", "hetmm", "hetmm-auto", "hetmm-d0", "mspba",
+        "mspba-budget", "mspba-full", "prn", "prn-full",
     ]  # fmt: skip
     assert len(names) == 12 + 15
     assert {"hetmm-mvtec-bottle", "hetmm-mvtec-metal_nut"} < set(names)
