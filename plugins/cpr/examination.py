@@ -83,7 +83,7 @@ class Examination:
 
     def scores(self, heads: LocalHeads) -> dict[Shares, float]:
         """Return every candidate's held-out score with heads in eval mode."""
-        sources = [self._distances(heads, number) for number in range(self.masks.shape[1])]
+        sources = [self._distances(heads, number) for number in range(len(self.sources))]
         return {
             shares: self._score(torch.stack(maps, 1)) for shares, *maps in zip(self.candidates, *sources, strict=True)
         }

@@ -239,6 +239,7 @@ class Lane:
             "worker_pid": self.worker.pid,
             "shared_with": self.worker.shared_with,
             "engine": self.engine,
+            "restarts": self.worker.restarts,
             **self.own_counts(),
             "last_error": self.worker.last_error,
             "waiting": self.pipeline.waiting,
@@ -246,9 +247,8 @@ class Lane:
         }
 
     def own_counts(self) -> dict[str, int]:
-        """Return what is counted by worker, not by camera."""
+        """Return what a camera's lanes count each for itself, to be added up; restarts its tally counts."""
         return {
-            "restarts": self.worker.restarts,
             "self_tests": self.worker.self_tests,
             "late_answers": self.pipeline.late_answers,
         }
