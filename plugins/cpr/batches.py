@@ -72,8 +72,8 @@ def draw_batch(pool: Pool, plan: Plan, size: int, coarse: int, rng: np.random.Ge
     )
 
 
-def batch_loss(heads: LocalHeads, pool: Pool, batch: Batch, size: int) -> Tensor:
-    """Return the loss of a batch, the sum over the layers (specification, 7.5).
+def batch_loss(heads: LocalHeads, pool: Pool, batch: Batch, size: int, *, like: float) -> Tensor:
+    """Return the loss of a batch, the sum over the layers (specification, 7.5); ``like``: as in the plan.
 
     With several references a pair's cosine is the largest over them, as on the line: a normal pixel need be like one of
     them only, an anomalous one must be unlike all. Remote pairs are made with the first.
@@ -96,20 +96,20 @@ def batch_loss(heads: LocalHeads, pool: Pool, batch: Batch, size: int) -> Tensor
         query = read(local[:count].float(), here)
         others = read(local[count:].float(), there.repeat(each, 1, 1)).view(each, count, *query.shape[1:])
         cosines = functional.cosine_similarity(query.unsqueeze(0), others, dim=3, eps=COSINE_EPS)
-        losses.append(pair_loss(cosines, weights, apart))
+        losses.append(pair_loss(cosines, weights, apart, like=like))
     return torch.stack(losses).sum()
 
 
-def pair_loss(cosines: Tensor, weights: Tensor, apart: Tensor) -> Tensor:
+def pair_loss(cosines: Tensor, weights: Tensor, apart: Tensor, *, like: float) -> Tensor:
     """Return one layer's loss of pairs [B, 3 n]: kinds in order, ``apart`` the squared distance of backbone vectors.
 
-    ``cosines`` [R, B, 3 n]: with each reference.
+    ``cosines`` [R, B, 3 n]: with each reference. ``like``: weight of normal pairs.
     """
     normal, remote, broken = weights.chunk(KINDS, dim=1)
     far = remote_weights(apart.chunk(KINDS, dim=1)[1], remote)
     nearest = cosines.amax(0).chunk(KINDS, dim=1)
     unlike = torch.cat((cosines[0].chunk(KINDS, dim=1)[1], nearest[2]), 1)
-    return like_loss(nearest[0], normal) + unlike_loss(unlike, torch.cat((far, broken), 1))
+    return like_loss(nearest[0], like * normal) + unlike_loss(unlike, torch.cat((far, broken), 1))
 
 
 def _corner(mask: np.ndarray, side: int, coarse: int, rng: np.random.Generator) -> tuple[int, int]:

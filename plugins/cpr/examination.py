@@ -2,8 +2,9 @@
 
 References spared from training are compared as they are, and with each kind of ``edgead.UNSEEN_KINDS``, with
 references like them. For each kind two measures, both 0..1 and higher = better: image AUROC (mean of the largest
-distances, damaged against clean) and the average precision of the distances over all pixels of the finest map. The
-score is the mean of both over all kinds. It looks at good frames and synthetic damage only.
+distances, damaged against clean) and the average precision of the distances over all pixels of the finest map; then the
+mean of each over the kinds. The score is 1 - the geometric mean of what either lacks to 1, so that halving one error is
+worth as much as halving the other, however large they are. It looks at good frames and synthetic damage only.
 
 The same says how much the backbone's own features count beside the heads' (``raw_share`` auto): of all ``candidates``
 the one that scores best. Defects such as training draws would say nothing here: any training raises their score, also
@@ -13,6 +14,7 @@ one that makes other damage harder to find (docs/cpr.md).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import combinations_with_replacement
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from edgead import UNSEEN_KINDS, draw_unseen
+from plugins.cpr.comparing import compare
 from plugins.cpr.lrb import normalised
 from plugins.cpr.pool import encode_images
 from plugins.training.measures import average_precision, precedence
@@ -36,16 +39,17 @@ if TYPE_CHECKING:
 #: One ``raw_share`` for each layer, finest first.
 Shares = tuple[float, ...]
 #: Spared references that are damaged, at most, and references each is compared with while training is under way.
-SOURCES = 24
+SOURCES = 48
 COMPARED = 4
 #: Spared references from which they choose between shares, and may decide the score: of 16 pairs the standard error of
 #: an image AUROC is about 0.1 at 0.9; of fewer, one unusual good frame decides.
 ENOUGH = 16
 #: Pictures of one source: clean, then one of every kind.
 EACH = 1 + len(UNSEEN_KINDS)
-#: Shares that are tried for all layers. The coarsest of three or more is also tried without its head: what it learns of
-#: synthetic defects serves other damage least.
-TRIED = (0.75, 0.5, 0.25, 0.0)
+#: Shares that are tried in every layer: the head alone, half and half, no head.
+TRIED = (0.0, 0.5, 1.0)
+#: Errors below this count as this: so few pictures do not tell them from nothing.
+LEAST_ERROR = 0.005
 #: Number of the random stream that damages pictures.
 _DAMAGE = 4
 #: Share of the finest map's pixels whose mean is a picture's score: the largest ones, as in the graph.
@@ -53,11 +57,13 @@ TOP = 0.005
 
 
 def candidates(settings: CprSettings) -> tuple[Shares, ...]:
-    """Return what ``raw_share`` "auto" may become: no heads (all 1), or ``TRIED``, without 0 where the score is raw."""
-    layers = len(settings.layer_names)
-    every = [(share,) * layers for share in TRIED if share or settings.score_from != "raw"]
-    fine = [(*each[:-1], 1.0) for each in every] if layers > 2 else []  # noqa: PLR2004 - strides 4 and 8
-    return ((1.0,) * layers, *fine, *every)
+    """Return what ``raw_share`` "auto" may become: of ``TRIED`` in each layer, no heads (all 1) first.
+
+    Never less in a coarser layer: what its head learns of synthetic defects serves other damage less. Without 0 where
+    the score is raw.
+    """
+    tried = [share for share in TRIED if share or settings.score_from != "raw"]
+    return tuple(reversed(list(combinations_with_replacement(tried, len(settings.layer_names)))))
 
 
 @dataclass(frozen=True)
@@ -85,21 +91,24 @@ class Examination:
         """Return every candidate's held-out score with heads in eval mode."""
         sources = [self._distances(heads, number) for number in range(len(self.sources))]
         return {
-            shares: self._score(torch.stack(maps, 1)) for shares, *maps in zip(self.candidates, *sources, strict=True)
+            shares: self.judge(torch.stack(maps, 1)) for shares, *maps in zip(self.candidates, *sources, strict=True)
         }
 
-    def _score(self, distances: Tensor) -> float:
+    def judge(self, distances: Tensor) -> float:
         """Return the score of distances [EACH, sources, H1, W1]."""
         flat = distances.flatten(2)
         peaks = flat.topk(max(1, round(TOP * flat.shape[2])), dim=2).values.mean(2).numpy()
         kinds = zip(self.seen, self.masks, peaks[1:], distances[1:].numpy(), strict=True)
         # On an even part nothing is blurred or warped; what shows nowhere says nothing.
-        scores = [
-            0.5 * (precedence(damaged[seen], peaks[0]) + average_precision(masks[seen].ravel(), values[seen].ravel()))
+        measures = [
+            (precedence(damaged[seen], peaks[0]), average_precision(masks[seen].ravel(), values[seen].ravel()))
             for seen, masks, damaged, values in kinds
             if seen.any()
         ]
-        return float(np.mean(scores)) if scores else 0.0
+        if not measures:
+            return 0.0
+        errors = np.maximum(1.0 - np.mean(measures, axis=0), LEAST_ERROR)
+        return float(1.0 - np.sqrt(errors.prod()))
 
     def _distances(self, heads: LocalHeads, source: int) -> list[Tensor]:
         """Return for every candidate the fused distances of one source's pictures, float32 [EACH, H1, W1]."""
@@ -141,6 +150,7 @@ def examine(
     count = min(SOURCES, len(spared), most // (EACH + COMPARED))
     if count < ENOUGH:
         return None
+    count = min(count, max(ENOUGH, most // (2 * EACH)))  # half of the room is left for references
     sources = [int(spared[place]) for place in np.linspace(0, len(spared) - 1, count).round().astype(int)]
     drawn, masks = [], []
     for nth, source in enumerate(sources):
@@ -197,30 +207,6 @@ def _near(
         compared -= 1
     maps = encode_images([pictures.resized(int(number)) for number in known], features, device)
     return maps, rows.reshape(numbers.shape)
-
-
-def compare(raw: Tensor, local: Tensor, queries: int, shares: Sequence[float], *, reach: int) -> Tensor:
-    """Return the smallest distances of the first ``queries`` pictures to any of the others, [shares, queries, H, W].
-
-    ``raw`` [N, C, H, W] and ``local`` [N, D, H, W], both of norm 1. A distance is 1 - a cosine, of which a share is
-    that of ``raw``, the rest that of ``local``; within ``reach`` pixels.
-    """
-    side = raw.shape[-2:]
-    best = torch.full((len(shares), queries, *side), -torch.inf, device=raw.device)
-    padded = [
-        functional.pad(each[queries:], (reach,) * 4, mode="replicate") if reach else each[queries:]
-        for each in (raw, local)
-    ]
-    for down in range(2 * reach + 1):
-        for across in range(2 * reach + 1):
-            there = (each[:, :, down : down + side[0], across : across + side[1]] for each in padded)
-            own, learnt = (
-                torch.einsum("ndhw,kdhw->nkhw", here[:queries], other)
-                for here, other in zip((raw, local), there, strict=True)
-            )
-            for place, share in enumerate(shares):
-                torch.maximum(best[place], (share * own + (1.0 - share) * learnt).amax(1), out=best[place])
-    return 1.0 - best
 
 
 def _enlarged(distances: Tensor, shape: torch.Size) -> Tensor:

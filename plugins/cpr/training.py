@@ -68,7 +68,7 @@ def train_heads(
         )
         with Pools(pictures, encoded.features, plan.pictures, context) as pools:
             task = _HeadsTask(settings, plan, heads, pictures, pools, examination=examination, context=context)
-            state = train(task, Rules(plan.steps, plan.examinations, plan.patience), context)
+            state = train(task, Rules(plan.steps, plan.examinations, plan.patience, gain=0.0), context)
     del task  # its pool is as large as what follows
     heads.requires_grad_(requires_grad=False).eval()
     statistics: dict[str, Any] = {"training": state.statistics(), "unseen": unseen}
@@ -150,7 +150,7 @@ class _HeadsTask(Task):
         self._number = -1
 
     def key(self) -> str:
-        return key_of("cpr 4", self.settings, self._seen(), self.context)
+        return key_of("cpr 5", self.settings, self._seen(), self.context)
 
     def _seen(self) -> Iterator[np.ndarray]:
         return (self.pictures.resized(number) for number in range(len(self.pictures.frames)))
@@ -169,7 +169,7 @@ class _HeadsTask(Task):
         for group in self.optimiser.param_groups:
             group["lr"] = plan.rate_at(step, steps)
         self.heads.train()
-        loss = batch_loss(self.heads, pool, batch, size)
+        loss = batch_loss(self.heads, pool, batch, size, like=plan.like)
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()

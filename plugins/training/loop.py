@@ -161,8 +161,9 @@ class _Run:
         budget = self.context.budget_s
         if budget is None or state.step != PROBE:
             return
-        # The probe's time holds one preparation, which is paid again for every renewal.
-        a_step = (state.spent_s - self._prepared_s) / PROBE + self._prepared_s / self.task.renewed_every
+        # The probe's time holds a preparation or some, each of which is paid again for every renewal.
+        prepared = math.ceil(PROBE / self.task.renewed_every) * self.task.renewed_every
+        a_step = (state.spent_s - self._prepared_s) / PROBE + self._prepared_s / prepared
         left = budget - state.spent_s
         state.steps = min(state.steps, PROBE + max(0, int(left / a_step)))
 

@@ -168,13 +168,20 @@ def test_surfaces_and_clean_frames_have_finite_losses(mask):
         assert (pairs[gone].weights == 0).all()
         weights = torch.from_numpy(np.concatenate([kind.weights for kind in pairs]))[None]
         cosines = torch.zeros(1, *weights.shape)
-        assert torch.isfinite(pair_loss(cosines, weights, torch.ones_like(weights)))
+        assert torch.isfinite(pair_loss(cosines, weights, torch.ones_like(weights), like=1.0))
 
 
 def test_with_several_references_the_nearest_decides():
     """A normal pixel need be like one reference only; an anomalous one like any of them costs."""
     like, unlike = torch.tensor([[[0.9, 0.0, -0.5]]]), torch.tensor([[[-0.5, 0.0, 0.9]]])
     both, weights, apart = torch.cat((like, unlike)), torch.tensor([[1.0, 0.0, 1.0]]), torch.ones(1, 3)
-    alone = float(pair_loss(like, weights, apart))
+    alone = float(pair_loss(like, weights, apart, like=1.0))
     assert alone == pytest.approx(0.0, abs=1e-7)
-    assert float(pair_loss(both, weights, apart)) == pytest.approx(1.1**3, abs=1e-5)
+    assert float(pair_loss(both, weights, apart, like=1.0)) == pytest.approx(1.1**3, abs=1e-5)
+
+
+def test_normal_pairs_may_weigh_more():
+    """A weight of two inside the power makes a normal pair cost eight times as much, and an anomalous one no more."""
+    cosines, apart = torch.tensor([[[0.3, 0.0, 0.8]]]), torch.ones(1, 3)
+    for like, cost in ((1.0, 0.5**3), (2.0, 1.0**3)):
+        assert float(pair_loss(cosines, torch.tensor([[1.0, 0.0, 1.0]]), apart, like=like)) == pytest.approx(cost + 1.0)

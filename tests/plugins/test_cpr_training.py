@@ -8,14 +8,15 @@ import pytest
 import torch
 
 from edgead import UNSEEN_KINDS, Checkpoint, ConfigError, DetectorContext, Frame, MaskedFrame, SyntheticDefects
-from plugins.cpr import CprFaster, training
+from plugins.cpr import CprFaster, comparing, training
 from plugins.cpr import examination as examination_module
 from plugins.cpr.batches import draw_batch
-from plugins.cpr.examination import COMPARED, EACH, TRIED, beside_more, best_of, candidates, compare, examine
+from plugins.cpr.comparing import compare
+from plugins.cpr.examination import COMPARED, EACH, LEAST_ERROR, beside_more, best_of, candidates, examine
 from plugins.cpr.graph import Features
 from plugins.cpr.learning import Prepared, score_source
 from plugins.cpr.lrb import LocalHeads, normalised
-from plugins.cpr.plan import plan_of
+from plugins.cpr.plan import POOL_BYTES, plan_of
 from plugins.cpr.pool import Pictures, Pool
 from plugins.cpr.settings import CprFasterSettings, CprFastSettings, CprSettings
 from plugins.cpr.training import UNTOLD, start_from_raw
@@ -258,7 +259,7 @@ def test_the_full_plan_is_the_papers():
         plan = plan_of(CprSettings(train="full", kind=kind), 1)
         assert (plan.steps, plan.batch, plan.pairs, plan.window) == (steps, 32, 300, None)
         assert (plan.rate_at(0, steps), plan.rate_at(steps - 1, steps), plan.decay) == (1e-3, 1e-3, 1e-2)
-        assert (plan.remote, plan.compared, plan.from_raw, plan.uses) == (remote, 1, False, 1)
+        assert (plan.remote, plan.compared, plan.from_raw, plan.uses, plan.like) == (remote, 1, False, 1, 1.0)
         assert (plan.recipe.structural, plan.recipe.strokes, plan.recipe.opacity) == (structural, 0.0, (0.5, 1.0))
 
 
@@ -269,6 +270,25 @@ def test_pools_fit_their_memory():
     assert plan_of(CprFasterSettings(kind="texture"), 1).pictures == 256
 
 
+def test_pictures_are_used_more_often_where_a_pool_holds_few():
+    """Four times in a pool of 256, eight in one of half the room, never more than sixteen; normal pairs weigh two."""
+    for pictures, uses in ((256, 4), (128, 8), (16, 16)):
+        plan = plan_of(CprFasterSettings(kind="texture"), POOL_BYTES // pictures // 5)
+        assert (plan.pictures, plan.uses, plan.like) == (pictures, uses, 2.0)
+
+
+def test_the_loss_is_of_the_plans_weight(references, monkeypatch):
+    """What a plan says a normal pair weighs reaches the loss."""
+    short = training.plan_of
+
+    def heavy(settings, size):
+        return replace(short(settings, size), like=20.0)
+
+    light = calibrated(references, train_steps=1).statistics["training"]["loss"]
+    monkeypatch.setattr(training, "plan_of", heavy)
+    assert calibrated(references, train_steps=1).statistics["training"]["loss"] > 2 * light
+
+
 def test_the_local_comparison_of_the_examination():
     """Maps shifted by a pixel are alike within a reach of one, and not at the very place; shares mix two cosines."""
     generator = torch.Generator().manual_seed(1)
@@ -276,6 +296,9 @@ def test_the_local_comparison_of_the_examination():
         torch.nn.functional.normalize(torch.randn(1, channels, 5, 5, generator=generator), dim=1) for channels in (4, 3)
     )
     raw, local = (torch.cat((each, each.roll(1, dims=3))) for each in (raw, local))
+    for share in (0.0, 1.0):  # of which one product is not made
+        alone = compare(raw, local, 1, (share,), reach=1)
+        torch.testing.assert_close(alone, compare(raw, local, 1, (share, 0.4), reach=1)[:1])
     assert float(compare(raw, local, 1, (0.0, 0.4, 1.0), reach=1)[..., :-1].abs().max()) < 1e-6
     heads, mixed, own = compare(raw, local, 1, (0.0, 0.4, 1.0), reach=0)
     torch.testing.assert_close(own[0], 1 - (raw[0] * raw[1]).sum(0))
@@ -284,24 +307,68 @@ def test_the_local_comparison_of_the_examination():
     assert float(own.max()) > 0.1
 
 
-def test_shares_that_are_tried():
-    """All layers alike, the coarsest of three also without its head, none at all first."""
-    assert candidates(CprFasterSettings())[0] == (1.0, 1.0, 1.0)
-    assert len(candidates(CprFasterSettings())) == 1 + 2 * len(TRIED)
-    assert (0.25, 0.25, 1.0) in candidates(CprFasterSettings())
-    assert all(min(shares) > 0 for shares in candidates(CprFasterSettings(score_from="raw")))
-    assert candidates(CprFasterSettings(layers=("stage1", "stage2"))) == (
-        (1.0, 1.0),
-        *((share,) * 2 for share in TRIED),
+@pytest.mark.parametrize(("height", "width", "reach"), [(1, 1, 1), (3, 5, 1), (4, 2, 0)])
+def test_the_local_comparison_is_its_definition(height, width, reach, monkeypatch):
+    """Place by place, reference by reference: the best mixed cosine within the reach, edges of references repeated."""
+    monkeypatch.setattr(comparing, "MOST_PRODUCTS", 2 * width * 4 * 9 * 2)  # bands of a row or two
+    generator = torch.Generator().manual_seed(2)
+    raw, local = (
+        torch.nn.functional.normalize(torch.randn(6, c, height, width, generator=generator), dim=1) for c in (5, 3)
     )
+    found = compare(raw, local, 2, (0.0, 0.3), reach=reach)
+    for share, maps in zip((0.0, 0.3), found, strict=True):
+        for picture, y, x in np.ndindex(2, height, width):
+            mixed = [
+                share * raw[picture, :, y, x] @ raw[other, :, there_y, there_x]
+                + (1 - share) * local[picture, :, y, x] @ local[other, :, there_y, there_x]
+                for other in range(2, len(raw))
+                for there_y in np.clip(range(y - reach, y + reach + 1), 0, height - 1)
+                for there_x in np.clip(range(x - reach, x + reach + 1), 0, width - 1)
+            ]
+            assert float(maps[picture, y, x]) == pytest.approx(1 - float(max(mixed)), abs=1e-6)
+
+
+def test_shares_that_are_tried():
+    """Every layer's head alone, half or not at all, never more head in a coarser layer; no heads first."""
+    tried = candidates(CprFasterSettings())
+    assert tried[0] == (1.0, 1.0, 1.0)
+    assert len(set(tried)) == len(tried) == 10
+    assert {(0.0, 0.0, 0.0), (0.0, 0.5, 1.0), (0.5, 0.5, 0.5)} < set(tried)
+    assert all(list(shares) == sorted(shares) for shares in tried)
+    assert candidates(CprFasterSettings(score_from="raw", layers=("stage1", "stage2"))) == (
+        (1.0, 1.0), (0.5, 1.0), (0.5, 0.5),
+    )  # fmt: skip
+
+
+def test_the_score_weighs_both_errors_alike(examination):
+    """An image AUROC and an average precision that lack as much to 1 cost as much, and none less than the least."""
+    scored = replace(examination, masks=np.ones_like(examination.masks), seen=np.ones_like(examination.seen))
+    distances = torch.ones(EACH, 6, SIDE // 4, SIDE // 4)
+    distances[0] = 0.5
+    # Every pixel is damage, so that average precision is 1, and every damaged picture is above every clean one.
+    assert scored.judge(distances) == pytest.approx(1 - LEAST_ERROR)
+    distances[0, :3] = 2.0  # half of the clean ones look worse than any damage
+    assert scored.judge(distances) == pytest.approx(1 - (0.5 * LEAST_ERROR) ** 0.5)
+    # All pictures are told, and one pixel is damage, second to another one: a precision of a half.
+    one = np.zeros_like(scored.masks)
+    one[..., 0, 0] = True
+    distances = torch.zeros(EACH, 6, SIDE // 4, SIDE // 4)
+    distances[1:, :, 0, 0] = torch.arange(6) + 1.0
+    distances[1:, :, 0, 1] = torch.arange(6) + 1.5
+    found = replace(scored, masks=one).judge(distances)
+    assert found == pytest.approx(1 - (0.5 * LEAST_ERROR) ** 0.5)
 
 
 class Blind(torch.nn.Module):
-    """A head that gives noise, whatever it sees."""
+    """A head that gives noise, other noise every time, whatever it sees."""
+
+    def __init__(self):
+        super().__init__()
+        self.generator = torch.Generator().manual_seed(0)
 
     def forward(self, x):
         """Return noise [B, 4, H, W]."""
-        return torch.randn(x.shape[0], 4, *x.shape[2:], generator=torch.Generator().manual_seed(0))
+        return torch.randn(x.shape[0], 4, *x.shape[2:], generator=self.generator)
 
 
 @pytest.fixture(scope="module")
@@ -332,7 +399,7 @@ def test_an_examination_prefers_what_tells_damage(examination):
 
 
 def test_an_examination_keeps_within_its_room(plates, examination, monkeypatch):
-    """Where maps are large fewer references are compared, then none are examined; each is encoded once."""
+    """Where maps are large fewer are examined, beside fewer references, then none; each is encoded once."""
     pictures, features = plates
     assert examination.masks.shape == (len(UNSEEN_KINDS), 6, SIDE // 4, SIDE // 4)
     assert len(examination.pictures[0]) == 6 * EACH
@@ -345,6 +412,8 @@ def test_an_examination_keeps_within_its_room(plates, examination, monkeypatch):
         assert found.near.shape == (6, compared)
         assert len(found.references[0]) == compared
         assert found.pictures is examination.pictures
+    half = examine(pictures, range(6), features, "cpu", seed=0, candidates=((1.0, 1.0),), most=2 * EACH * 4)
+    assert len(half.sources) == 4  # of five there is room for, so that as many references find room
     monkeypatch.setattr(examination_module, "ENOUGH", 16)
     assert examine(pictures, range(6), features, "cpu", seed=0, candidates=((1.0, 1.0),), most=10_000) is None
     few = 15 * (EACH + COMPARED)

@@ -129,6 +129,24 @@ def test_the_best_examined_module_is_kept():
     assert any(not torch.equal(tensor, seen[-1][name]) for name, tensor in snapshot(line.network).items())
 
 
+def test_a_budget_pays_for_every_preparation(monkeypatch):
+    """Preparations of ten seconds every four steps and steps of one: 35 s after the probe pay for ten more steps."""
+    clock = [0.0]
+
+    class Slow(Line):
+        def prepare(self, step, steps):
+            super().prepare(step, steps)
+            clock[0] += 0.0 if step % self.renewed_every else 10.0
+
+        def take(self, step, steps):
+            clock[0] += 1.0
+            return super().take(step, steps)
+
+    monkeypatch.setattr(loop.time, "monotonic", lambda: clock[0])
+    probe = 2 * 10 + loop.PROBE
+    assert train(Slow(), Rules(100, 1, 1), DetectorContext(budget_s=probe + 35)).steps == loop.PROBE + 10
+
+
 def test_a_loss_that_is_no_number_ends_training():
     """The error names the detector and the step, and says what to try."""
     with pytest.raises(ConfigError, match="line: training came to a loss of nan at step 1: try another seed"):
