@@ -29,8 +29,8 @@ def preview(
     recipe: Annotated[
         str,
         typer.Option(
-            help="varied-areas (training by default), varied, paper or paper-texture (`train: full`); unseen = what no "
-            "training draws and CPR's are judged by."
+            help="varied-areas (training by default, here without its missing pieces: no part is known), varied, "
+            "paper or paper-texture (`train: full`); unseen = what no training draws and CPR's are judged by."
         ),
     ] = "varied-areas",
     count: Annotated[int, typer.Option(min=1, max=400, help="Defects on the sheet.")] = 24,

@@ -3,6 +3,8 @@
 mask     Perlin blobs, or (ours) strokes, spots and large areas, cut down to what touches the part
 source   foreign texture, or "structural": the frame itself, distorted and its cells shuffled; (ours) one even colour
 blend    one opacity for the whole defect, outside the mask the frame is untouched
+
+Or (ours) a piece of the part is missing (``missing.py``).
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from threading import Lock
 import numpy as np
 
 from calibration.synthetic.extended import PASTED, REAL, Patch, paste_defects, patches_of
+from calibration.synthetic.missing import take_piece
 from calibration.synthetic.operations import ALL, distort
 from calibration.synthetic.perlin import LEAST_AREA, MOST_DRAWS, ON_PART, keep_on_part, perlin_mask
 from calibration.synthetic.placed import place_defect
@@ -38,14 +41,17 @@ _MASKS = {"perlin": perlin_mask, "stroke": stroke_mask, "spot": spot_mask, "area
 class DefectRecipe:
     """How defects are drawn; the defaults are the CPR paper's for parts with a background. Shares are 0..1.
 
-    ``clean``: share of frames left as they are. ``structural``: share of defects made of the frame itself.
-    ``strokes``, ``spots``, ``areas``: share of masks that are not Perlin blobs. ``even``: share of areas of one colour.
-    ``opacity``: range of the blend. ``cells``: a structural defect's frame is cut into cells x cells. Where there are
-    real defects, ``real``: share of frames that one of them stands in for; ``pasted``: share of frames they are pasted
-    into; ``placed``: one of them, on the part (PRN's way), not up to five anywhere (CPR's).
+    ``clean``: share of frames left as they are. ``missing``: share of the others from which a piece of the part is
+    taken, where the part is known and there is background; no other defect is drawn then. ``structural``: share of
+    defects made of the frame itself. ``strokes``, ``spots``, ``areas``: share of masks that are not Perlin blobs.
+    ``even``: share of areas of one colour. ``opacity``: range of the blend. ``cells``: a structural defect's frame is
+    cut into cells x cells. Where there are real defects, ``real``: share of frames that one of them stands in for;
+    ``pasted``: share of frames they are pasted into; ``placed``: one of them, on the part (PRN's way), not up to five
+    anywhere (CPR's).
     """
 
     clean: float = 0.1
+    missing: float = 0.0
     structural: float = 0.5
     strokes: float = 0.0
     spots: float = 0.0
@@ -59,12 +65,13 @@ class DefectRecipe:
 
 
 #: Ready-made: the paper's for parts and for surfaces; ours, with fainter, thinner and smaller defects among them, and
-#: with large areas, too, so that what learns from them knows the inside of a large defect as well as its rim.
+#: with large areas, too, so that what learns from them knows the inside of a large defect as well as its rim, and of
+#: parts with missing pieces.
 DEFECT_RECIPES = {
     "paper": DefectRecipe(),
     "paper-texture": DefectRecipe(structural=0.0),
     "varied": DefectRecipe(strokes=0.25, spots=0.25, opacity=(0.3, 1.0)),
-    "varied-areas": DefectRecipe(strokes=0.25, spots=0.25, areas=0.25, even=0.5, opacity=(0.3, 1.0)),
+    "varied-areas": DefectRecipe(missing=0.5, strokes=0.25, spots=0.25, areas=0.25, even=0.5, opacity=(0.3, 1.0)),
 }
 
 
@@ -72,7 +79,7 @@ DEFECT_RECIPES = {
 class PlantedDefect:
     """A frame uint8 RGB [H, W, 3] with a defect and its mask, bool [H, W]; no True: the frame was left clean.
 
-    ``kind``: ``clean``, or mask and source, such as ``perlin texture``.
+    ``kind``: ``clean``, or mask and source, such as ``perlin texture``, or ``missing piece``.
     """
 
     image: np.ndarray
@@ -146,6 +153,11 @@ def plant_defect(
     rgb = as_rgb(image)
     if rng.random() < recipe.clean:
         return PlantedDefect(rgb.copy(), np.zeros(rgb.shape[:2], bool), "clean")
+    taken = None
+    if foreground is not None and recipe.missing and rng.random() < recipe.missing:
+        taken = take_piece(rgb, foreground, rng)
+    if taken is not None:
+        return PlantedDefect(*taken, "missing piece")
     kind, mask = draw_mask(rgb.shape[:2], rng, recipe, foreground)
     made_of, material = draw_material(rgb, kind, rng, recipe, source)
     # A grey camera sees no colour: with it every defect would be told by that alone.

@@ -40,7 +40,7 @@ class Cpr(Detector):
     """
 
     name = "cpr"
-    version = "2"
+    version = "3"
     settings_model: ClassVar[type[CprSettings]] = CprSettings
 
     def __init__(self) -> None:

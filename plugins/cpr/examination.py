@@ -41,7 +41,7 @@ Shares = tuple[float, ...]
 #: Spared references that are damaged, at most, and references each is compared with while training is under way.
 SOURCES = 48
 COMPARED = 4
-#: Spared references from which they choose between shares, and may decide the score: of 16 pairs the standard error of
+#: Spared references from which they choose between shares: of 16 pairs the standard error of
 #: an image AUROC is about 0.1 at 0.9; of fewer, one unusual good frame decides.
 ENOUGH = 16
 #: Pictures of one source: clean, then one of every kind.
@@ -59,11 +59,9 @@ TOP = 0.005
 def candidates(settings: CprSettings) -> tuple[Shares, ...]:
     """Return what ``raw_share`` "auto" may become: of ``TRIED`` in each layer, no heads (all 1) first.
 
-    Never less in a coarser layer: what its head learns of synthetic defects serves other damage less. Without 0 where
-    the score is raw.
+    Never less in a coarser layer: what its head learns of synthetic defects serves other damage less.
     """
-    tried = [share for share in TRIED if share or settings.score_from != "raw"]
-    return tuple(reversed(list(combinations_with_replacement(tried, len(settings.layer_names)))))
+    return tuple(reversed(list(combinations_with_replacement(TRIED, len(settings.layer_names)))))
 
 
 @dataclass(frozen=True)

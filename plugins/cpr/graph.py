@@ -96,10 +96,7 @@ class Branches(nn.Module):
 
 
 class Comparison(nn.Module):
-    """A frame's branches and the bank -> (map [B, S, S], score [B]): rank, compare, fuse, weigh, smooth, score.
-
-    With ``score_from`` raw the score is that of a second map, of the raw features alone.
-    """
+    """A frame's branches and the bank -> (map [B, S, S], score [B]): rank, compare, fuse, weigh, smooth, score."""
 
     enlarge: Tensor
     finish: Tensor
@@ -108,12 +105,6 @@ class Comparison(nn.Module):
         super().__init__()
         size, shapes = settings.image_size, map_shapes(settings)
         sides = [side for _, side in shapes]
-        self.raw_shares = settings.raw_shares
-        self.scores_raw = settings.score_from == "raw"
-        for level, (channels, _) in enumerate(shapes if self.scores_raw else ()):
-            width = channels + (settings.local_width if self.raw_shares[level] < 1 else 0)
-            raw = (torch.arange(width) < channels).to(torch.float32)
-            self.register_buffer(f"raw{level}", raw.view(1, -1, 1, 1), persistent=False)
         form = TiledRetrieval if settings.retrieval == "tiled" else ShiftedRetrieval
         self.nearest, self.size = settings.nearest, size
         self.top = score_pixels_of(settings)
@@ -142,12 +133,11 @@ class Comparison(nn.Module):
         chosen = self.ranked(histograms, log_references, empty)
         weight = None if foreground is None else self.weight(foreground, rest[0], chosen)
 
-        found = (self.with_raw_distances if self.scores_raw else self.distances)(local, banks, chosen)
-        fused = self.fused(found)
+        fused = self.fused(self.distances(local, banks, chosen))
         if weight is not None:
-            fused = self.enlarged(fused) * weight.repeat(fused.shape[0] // weight.shape[0], 1, 1)
-        maps, batch = self.finished(fused), chosen.shape[0]
-        return maps[:batch], self.score(maps[-batch:])
+            fused = self.enlarged(fused) * weight
+        anomaly_map = self.finished(fused)
+        return anomaly_map, self.score(anomaly_map)
 
     def ranked(self, histograms: Tensor, log_references: Tensor, empty: Tensor) -> Tensor:
         """Return the rows of the references to compare with, int64 [B, K]."""
@@ -156,22 +146,6 @@ class Comparison(nn.Module):
     def distances(self, local: Sequence[Tensor], banks: Sequence[Tensor], chosen: Tensor) -> list[Tensor]:
         """Return each scale's distances, [B, Hj, Wj]."""
         return [scale(each, bank, chosen) for scale, each, bank in zip(self.scales, local, banks, strict=True)]
-
-    def with_raw_distances(self, local: Sequence[Tensor], banks: Sequence[Tensor], chosen: Tensor) -> list[Tensor]:
-        """Return each scale's distances, [2 B, Hj, Wj]: the map's, then the score's, of the raw features alone.
-
-        Both are from the same bank, which is read once.
-        """
-        queries = [
-            torch.stack((each, each * self.get_buffer(f"raw{level}")), 1).flatten(0, 1)
-            for level, each in enumerate(local)
-        ]
-        found = []
-        for each, share in zip(self.distances(queries, banks, chosen), self.raw_shares, strict=True):
-            both = each.view(-1, 2, *each.shape[1:])
-            # The bank's raw part is sqrt(share) long.
-            found.append(torch.cat((both[:, 0], 1.0 - (1.0 - both[:, 1]) / share**0.5)))
-        return found
 
     def fused(self, maps: Sequence[Tensor]) -> Tensor:
         """Return the sum of the scales' distances at the finest one's size, [B, H1, W1]."""

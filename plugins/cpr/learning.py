@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from plugins.cpr.feb import Foreground, ForegroundFit, ForegroundMap, fit_foregr
 from plugins.cpr.graph import Features, Learnt
 from plugins.cpr.settings import map_shapes, score_pixels_of
 from plugins.resize import PlainResize
+from plugins.training.sparing import spared
 
 if TYPE_CHECKING:
     from edgead import DetectorContext, Frame
@@ -99,7 +100,7 @@ def learn(settings: CprSettings, encoded: Encoded) -> tuple[CprSettings, Learnt,
         fit = _foreground(encoded, seed)
     settings, foreground = _decided(settings, fit)
     heads, shares, trained = _heads(settings, encoded, centres, foreground)
-    settings = settings.model_copy(update={"raw_share": shares, "score_from": score_source(settings, shares, trained)})
+    settings = settings.model_copy(update={"raw_share": shares})
     statistics: dict[str, Any] = {"references": len(encoded), **trained}
     if fit is not None:
         statistics["foreground"] = {
@@ -171,22 +172,14 @@ def _heads(
         path = Path(settings.head_file)
         heads = load_heads(path, tuple(channels for channels, _ in map_shapes(settings)), settings.local_width)
         return heads, (0.0,) * layers, {"head_file_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    unused = settings.raw_share != "auto" and min(settings.raw_shares) == 1
+    # Where training can spare nothing, heads would have seen every frame, and no threshold could be taken of any.
+    unused = not spared(len(encoded)) if settings.raw_share == "auto" else min(settings.raw_shares) == 1
     # One frame has no other to be compared with.
     if settings.train == "none" or unused or len(encoded) < 2:  # noqa: PLR2004
         return None, (1.0,) * layers, {}
     from plugins.cpr.training import train_heads
 
     return train_heads(settings, encoded, prepare(settings, encoded, centres, foreground), encoded.context)
-
-
-def score_source(settings: CprSettings, shares: tuple[float, ...], trained: Mapping[str, Any]) -> Literal["map", "raw"]:
-    """Decide what the score is taken of; ``shares``: every layer's, ``trained``: statistics of the training."""
-    if min(shares) in (0, 1):
-        return "map"
-    if settings.score_from != "auto":
-        return settings.score_from
-    return "map" if trained["training"]["examined"] else "raw"
 
 
 def prepare(settings: CprSettings, encoded: Encoded, centres: Tensor, foreground: Foreground | None) -> Prepared:

@@ -62,6 +62,8 @@ class Plan:
 
 #: Steps of the paper's training, for parts and for surfaces.
 PAPER_STEPS = {"object": 40_000, "texture": 500}
+#: Steps of the budget's: parts, which lose pieces, too, go on gaining for three times as long.
+BUDGET_STEPS = {"object": 1350, "texture": 450}
 
 
 def plan_of(settings: CprSettings, bytes_a_picture: int) -> Plan:
@@ -78,8 +80,8 @@ def plan_of(settings: CprSettings, bytes_a_picture: int) -> Plan:
         )  # fmt: skip
     else:
         plan = Plan(
-            steps=450, batch=16, window=80, pairs=128, remote=False, like=2.0, pictures=256, uses=4,
-            most_uses=16, compared=4, from_raw=True, warm_up=20, last_rate=0.05, examinations=3, patience=2,
+            steps=BUDGET_STEPS[settings.kind], batch=16, window=80, pairs=128, remote=False, like=2.0, pictures=256,
+            uses=4, most_uses=16, compared=4, from_raw=True, warm_up=20, last_rate=0.05, examinations=3, patience=2,
             recipe=DEFECT_RECIPES["varied-areas"],
         )  # fmt: skip
     if settings.train_steps != "auto":

@@ -50,11 +50,7 @@ class CprSettings(BaseModel):
     raw_share: Literal["auto"] | Share | Annotated[tuple[Share, ...], Field(min_length=1)] = 0.0
     """How much of a compared cosine is that of the backbone's own features, the rest is that of trained heads; 0 = the
     heads alone, as in the paper and always with a `head_file`; 1 = no head. One number, or one for each layer, finest
-    first; "auto" = what tells damage best on references that training spared, 0.5 where those are too few to tell."""
-    score_from: Literal["auto", "map", "raw"] = "auto"
-    """What the image score is taken of: "map" = the anomaly map; "raw" = one of the backbone's own features alone, for
-    which every layer needs a `raw_share` above 0; "auto" = the map, but raw where heads were trained beside raw
-    features and too few references were spared to judge them by."""
+    first; "auto" = what tells damage best on references that training spared, 0 where those are too few to tell."""
     head_file: str | None = None
     """Path of a checkpoint of the authors with trained local heads, instead of training."""
     kind: Literal["auto", "object", "texture"] = "auto"
@@ -109,9 +105,6 @@ class CprSettings(BaseModel):
                 f"raw_share: expected one number or {len(self.layer_names)}, one for each layer, found "
                 f"{len(self.raw_share)}"
             )
-        missing = self.head_file is not None or (self.raw_share != "auto" and not min(self.raw_shares))
-        if self.score_from == "raw" and missing:
-            raise ValueError("score_from: expected a raw_share above 0 in every layer and no head_file for raw")
         return self
 
     @property
@@ -123,7 +116,7 @@ class CprSettings(BaseModel):
     def resolved(self) -> bool:
         """Tell whether nothing is left to be chosen: only then can a graph be built."""
         return isinstance(self.raw_share, tuple) and "auto" not in (
-            self.layers, self.kind, self.foreground, self.score_pixels, self.score_from,
+            self.layers, self.kind, self.foreground, self.score_pixels,
         )  # fmt: skip
 
     @property
@@ -151,7 +144,7 @@ class CprFasterSettings(CprSettings):
     raw_share: Literal["auto"] | Share | Annotated[tuple[Share, ...], Field(min_length=1)] = "auto"
     """How much of a compared cosine is that of the backbone's own features, the rest is that of trained heads; 0 = the
     heads alone, as in the paper and always with a `head_file`; 1 = no head. One number, or one for each layer, finest
-    first; "auto" = what tells damage best on references that training spared, 0.5 where those are too few to tell."""
+    first; "auto" = what tells damage best on references that training spared, 0 where those are too few to tell."""
     nearest: Annotated[int, Field(ge=1, le=100)] = 40
     """References each frame is compared with, those most like it as a whole; time grows with it, not with the bank.
     The paper's are 10."""

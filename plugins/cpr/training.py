@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 _START, _STEP = 2, 3
 #: References the start of a head is measured on.
 _MEASURED = 64
-#: ``raw_share`` auto of every layer while training is under way, and where too few references were spared to tell.
-UNTOLD = 0.5
+#: ``raw_share`` auto of every layer while training is under way; where too few references were spared to tell, the
+#: heads are used alone, as in the paper.
+MEANWHILE, UNTOLD = 0.5, 0.0
 
 
 def train_heads(
@@ -59,7 +60,7 @@ def train_heads(
     )
     pictures = Pictures(encoded.references, usable, prepared, defects, size=settings.image_size, compared=plan.compared)
     auto = settings.raw_share == "auto"
-    shares = (UNTOLD,) * len(settings.layer_names) if auto else settings.raw_shares
+    shares = (MEANWHILE,) * len(settings.layer_names) if auto else settings.raw_shares
     most = POOL_BYTES // bytes_a_picture
     with torch.enable_grad():
         heads = _start(settings, plan, encoded, seed).to(context.device)
@@ -82,6 +83,8 @@ def train_heads(
         scores = final.scores(heads)
         statistics["raw_shares"] = [[list(each), round(score, 5)] for each, score in scores.items()]
         shares = best_of(scores)
+    elif auto:
+        shares = (UNTOLD,) * len(shares)
     return heads.cpu(), shares, statistics
 
 
@@ -150,7 +153,7 @@ class _HeadsTask(Task):
         self._number = -1
 
     def key(self) -> str:
-        return key_of("cpr 5", self.settings, self._seen(), self.context)
+        return key_of("cpr 6", self.settings, self._seen(), self.context)
 
     def _seen(self) -> Iterator[np.ndarray]:
         return (self.pictures.resized(number) for number in range(len(self.pictures.frames)))

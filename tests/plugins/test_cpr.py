@@ -126,23 +126,6 @@ def test_a_layer_without_a_head_is_the_backbones(detector, cpr, frames, damaged)
     assert_same_answer(inspected(detector, content, damaged), expected_answer(cpr, detector, content, damaged), 2e-5)
 
 
-@pytest.mark.parametrize("retrieval", ["tiled", "shifted"])
-@pytest.mark.parametrize("kind", ["object", "texture"])
-def test_a_score_from_raw_features_is_that_of_the_untrained_graph(detector, frames, damaged, retrieval, kind):
-    """With ``score_from`` raw the map is the heads' and the score is, but for rounding, what raw features give."""
-    settings = {"retrieval": retrieval, "kind": kind}
-    raw = inspected(detector, learnt(detector, frames[:4], **settings), damaged)
-    found = {}
-    for source in ("map", "raw"):
-        content = learnt(detector, frames[:4], **settings)
-        content = replace(content, settings=dict(content.settings) | {"score_from": source})
-        content = with_heads(detector, content, frames[:4], shares=(0.3, 0.5, 1.0))
-        found[source] = inspected(detector, content, damaged)
-    np.testing.assert_array_equal(found["raw"][0], found["map"][0])
-    assert found["raw"][1] == pytest.approx(raw[1], abs=1e-5)
-    assert abs(found["map"][1] - raw[1]) > 1e-3
-
-
 def test_without_heads_every_share_is_one(detector, frames):
     """Untrained, whatever was asked for, the settings say what is compared: the backbone's own features."""
     for asked in ("auto", 0.3):

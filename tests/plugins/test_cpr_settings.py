@@ -40,9 +40,6 @@ def test_the_quick_preset_is_the_papers_form():
         ({"head_file": "x.pth", "train": "full"}, "used as they are"),
         ({"raw_share": (0.5, 0.5)}, "one number or 3, one for each layer, found 2"),
         ({"raw_share": 1.1}, "less than or equal to 1"),
-        ({"score_from": "raw", "raw_share": 0}, "raw_share above 0 in every layer"),
-        ({"score_from": "raw", "raw_share": (0.5, 0.5, 0)}, "raw_share above 0 in every layer"),
-        ({"score_from": "raw", "head_file": "x.pth"}, "no head_file"),
         ({"references": 3}, "Extra inputs"),
     ],
 )
@@ -78,7 +75,7 @@ def test_score_takes_the_same_share_of_any_map():
 def test_everything_auto_is_unresolved():
     """Settings count as resolved only when nothing is left to choose."""
     chosen = {"kind": "object", "foreground": "on", "score_pixels": 5, "raw_share": (0.5, 0.5, 1.0)}
-    chosen |= {"layers": ("stage1", "stage2", "stage3"), "score_from": "map"}
+    chosen |= {"layers": ("stage1", "stage2", "stage3")}
     assert CprFasterSettings(**chosen).resolved
     for name in chosen:
         assert not CprFasterSettings(**{**chosen, name: "auto"}).resolved

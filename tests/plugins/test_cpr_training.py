@@ -14,7 +14,7 @@ from plugins.cpr.batches import draw_batch
 from plugins.cpr.comparing import compare
 from plugins.cpr.examination import COMPARED, EACH, LEAST_ERROR, beside_more, best_of, candidates, examine
 from plugins.cpr.graph import Features
-from plugins.cpr.learning import Prepared, score_source
+from plugins.cpr.learning import Prepared
 from plugins.cpr.lrb import LocalHeads, normalised
 from plugins.cpr.plan import POOL_BYTES, plan_of
 from plugins.cpr.pool import Pictures, Pool
@@ -277,6 +277,38 @@ def test_pictures_are_used_more_often_where_a_pool_holds_few():
         assert (plan.pictures, plan.uses, plan.like) == (pictures, uses, 2.0)
 
 
+def test_parts_are_trained_longer_and_lose_pieces():
+    """The budget for two cores: three times the steps of surfaces, and a recipe that takes pieces of what it knows."""
+    parts, surfaces = (plan_of(CprFasterSettings(kind=kind), 1) for kind in ("object", "texture"))
+    assert (parts.steps, surfaces.steps) == (1350, 450)
+    assert parts.recipe.missing == 0.5
+
+
+def test_training_pictures_of_parts_lack_pieces(references):
+    """What the pool is made of knows the part, so that about half of the pictures are damaged by a missing piece."""
+    part = np.zeros((PLATES, SIDE // 4, SIDE // 4), np.float32)
+    part[:, 5:15, 5:15] = 1.0
+    prepared = Prepared(
+        is_object=True, rankings=torch.arange(PLATES).repeat(PLATES, 1), foregrounds=torch.from_numpy(part)
+    )
+    recipe = plan_of(CprFasterSettings(kind="object"), 1).recipe
+    defects, kinds = SyntheticDefects(references, recipe=recipe), []
+    draw = defects.draw
+    defects.draw = lambda *given, **named: (planted := draw(*given, **named), kinds.append(planted.kind))[0]
+    pictures = Pictures(references, range(PLATES), prepared, defects, size=SIDE, compared=1)
+    for number in range(60):
+        pictures.draw(number)
+    assert 15 <= kinds.count("missing piece") <= 40
+
+
+def test_where_nothing_can_be_spared_nothing_is_trained(references):
+    """Fewer than sixteen references get the backbone's features: of heads that saw all no threshold could be taken."""
+    content = calibrated(references[:15])
+    assert content.settings["raw_share"] == [1.0, 1.0]
+    assert "training" not in content.statistics
+    assert calibrated(references[:15], raw_share=0.0, train_steps=1).settings["raw_share"] == [0.0, 0.0]
+
+
 def test_the_loss_is_of_the_plans_weight(references, monkeypatch):
     """What a plan says a normal pair weighs reaches the loss."""
     short = training.plan_of
@@ -335,9 +367,6 @@ def test_shares_that_are_tried():
     assert len(set(tried)) == len(tried) == 10
     assert {(0.0, 0.0, 0.0), (0.0, 0.5, 1.0), (0.5, 0.5, 0.5)} < set(tried)
     assert all(list(shares) == sorted(shares) for shares in tried)
-    assert candidates(CprFasterSettings(score_from="raw", layers=("stage1", "stage2"))) == (
-        (1.0, 1.0), (0.5, 1.0), (0.5, 0.5),
-    )  # fmt: skip
 
 
 def test_the_score_weighs_both_errors_alike(examination):
@@ -453,28 +482,9 @@ def test_a_share_that_is_set_is_kept_and_auto_is_decided(references, trained):
 
 
 def test_too_few_spared_references_choose_nothing(references, monkeypatch):
-    """They neither pick heads nor shares: the last heads count half, and the score is the raw features'."""
+    """They neither pick heads nor shares: the last heads are used, and alone, as in the paper."""
     monkeypatch.setattr(examination_module, "ENOUGH", 3)
     content = calibrated(references, train_steps=2)
     assert content.statistics["training"]["examined"] == []
     assert content.statistics["unseen"] == spared(PLATES)
-    assert content.settings["raw_share"] == [UNTOLD, UNTOLD]
-    assert content.settings["score_from"] == "raw"
-
-
-@pytest.mark.parametrize(
-    ("asked", "shares", "examined", "source"),
-    [
-        ("auto", (0.5, 0.5), True, "map"),
-        ("auto", (0.5, 0.5), False, "raw"),
-        ("auto", (0.5, 1.0), False, "raw"),
-        ("auto", (0.5, 0.0), False, "map"),  # no raw features to take it of
-        ("auto", (1.0, 1.0), False, "map"),  # nothing else
-        ("map", (0.5, 0.5), False, "map"),
-        ("raw", (0.5, 0.5), True, "raw"),
-    ],
-)
-def test_heads_count_in_the_score_where_they_were_examined(asked, shares, examined, source):
-    """Without an examination the score is left to raw features, if every layer has them; what is set is kept."""
-    settings = CprFasterSettings(score_from=asked)
-    assert score_source(settings, shares, {"training": {"examined": [[0, 0.5]] * examined}}) == source
+    assert content.settings["raw_share"] == [UNTOLD, UNTOLD] == [0.0, 0.0]

@@ -49,13 +49,9 @@ def cpr(detector):
 
     wanted, rng = detector.settings_model(), np.random.default_rng(0)
     choice = {"layers": wanted.layer_names, "kind": "object", "foreground": "on", "score_pixels": 512}
-    # Of what training may decide for cpr-faster the most work: heads beside raw features in every layer, two maps.
+    # Of what training may decide for cpr-faster the most work: heads beside raw features in every layer.
     auto = wanted.raw_share == "auto"
-    choice |= (
-        {"raw_share": (0.5,) * len(wanted.layer_names), "score_from": "raw"}
-        if auto
-        else {"raw_share": wanted.raw_shares, "score_from": "map"}
-    )
+    choice["raw_share"] = (0.5,) * len(wanted.layer_names) if auto else wanted.raw_shares
     settings = detector.settings_model.model_validate(wanted.model_dump() | choice)
     shapes = map_shapes(settings)
     torch.manual_seed(1)

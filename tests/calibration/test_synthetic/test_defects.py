@@ -106,11 +106,11 @@ def test_an_even_area_is_of_one_colour(frames):
 
 
 def test_no_area_is_drawn_where_a_recipe_has_none(frames):
-    """``varied`` knows three kinds of masks, and ``varied-areas`` is the same with areas among the blobs."""
+    """``varied`` knows three kinds of masks; ``varied-areas`` is the same with areas among them and missing pieces."""
     defects = SyntheticDefects(frames, recipe=DEFECT_RECIPES["varied"], seed=3)
     kinds = {defects.draw(frames[0].image, number).kind.split()[0] for number in range(40)}
     assert kinds == {"clean", "perlin", "spot", "stroke"}
-    assert replace(DEFECT_RECIPES["varied-areas"], areas=0.0, even=0.0) == DEFECT_RECIPES["varied"]
+    assert replace(DEFECT_RECIPES["varied-areas"], missing=0.0, areas=0.0, even=0.0) == DEFECT_RECIPES["varied"]
 
 
 @pytest.mark.parametrize("name", ["varied", "varied-areas"])
