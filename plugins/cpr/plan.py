@@ -62,8 +62,8 @@ class Plan:
 
 #: Steps of the paper's training, for parts and for surfaces.
 PAPER_STEPS = {"object": 40_000, "texture": 500}
-#: Steps of the budget's: parts, which lose pieces, too, go on gaining for three times as long.
-BUDGET_STEPS = {"object": 1350, "texture": 450}
+#: Steps of the budget's: parts, which lose pieces, too, go on gaining for twice as long.
+BUDGET_STEPS = {"object": 900, "texture": 450}
 
 
 def plan_of(settings: CprSettings, bytes_a_picture: int) -> Plan:

@@ -278,9 +278,9 @@ def test_pictures_are_used_more_often_where_a_pool_holds_few():
 
 
 def test_parts_are_trained_longer_and_lose_pieces():
-    """The budget for two cores: three times the steps of surfaces, and a recipe that takes pieces of what it knows."""
+    """The budget for two cores: twice the steps of surfaces, and a recipe that takes pieces of what it knows."""
     parts, surfaces = (plan_of(CprFasterSettings(kind=kind), 1) for kind in ("object", "texture"))
-    assert (parts.steps, surfaces.steps) == (1350, 450)
+    assert (parts.steps, surfaces.steps) == (900, 450)
     assert parts.recipe.missing == 0.5
 
 
