@@ -36,9 +36,8 @@ if TYPE_CHECKING:
 _START, _STEP = 2, 3
 #: References the start of a head is measured on.
 _MEASURED = 64
-#: ``raw_share`` auto of every layer while training is under way; where too few references were spared to tell, the
-#: heads are used alone, as in the paper.
-MEANWHILE, UNTOLD = 0.5, 0.0
+#: ``raw_share`` auto of every layer while training is under way, and where too few references were spared to tell.
+UNTOLD = 0.5
 
 
 def train_heads(
@@ -60,7 +59,7 @@ def train_heads(
     )
     pictures = Pictures(encoded.references, usable, prepared, defects, size=settings.image_size, compared=plan.compared)
     auto = settings.raw_share == "auto"
-    shares = (MEANWHILE,) * len(settings.layer_names) if auto else settings.raw_shares
+    shares = (UNTOLD,) * len(settings.layer_names) if auto else settings.raw_shares
     most = POOL_BYTES // bytes_a_picture
     with torch.enable_grad():
         heads = _start(settings, plan, encoded, seed).to(context.device)
@@ -83,8 +82,6 @@ def train_heads(
         scores = final.scores(heads)
         statistics["raw_shares"] = [[list(each), round(score, 5)] for each, score in scores.items()]
         shares = best_of(scores)
-    elif auto:
-        shares = (UNTOLD,) * len(shares)
     return heads.cpu(), shares, statistics
 
 

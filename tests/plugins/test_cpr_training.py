@@ -482,9 +482,9 @@ def test_a_share_that_is_set_is_kept_and_auto_is_decided(references, trained):
 
 
 def test_too_few_spared_references_choose_nothing(references, monkeypatch):
-    """They neither pick heads nor shares: the last heads are used, and alone, as in the paper."""
+    """They neither pick heads nor shares: the last heads are used, and count half."""
     monkeypatch.setattr(examination_module, "ENOUGH", 3)
     content = calibrated(references, train_steps=2)
     assert content.statistics["training"]["examined"] == []
     assert content.statistics["unseen"] == spared(PLATES)
-    assert content.settings["raw_share"] == [UNTOLD, UNTOLD] == [0.0, 0.0]
+    assert content.settings["raw_share"] == [UNTOLD, UNTOLD] == [0.5, 0.5]
