@@ -153,11 +153,10 @@ def plant_defect(
     rgb = as_rgb(image)
     if rng.random() < recipe.clean:
         return PlantedDefect(rgb.copy(), np.zeros(rgb.shape[:2], bool), "clean")
-    taken = None
     if foreground is not None and recipe.missing and rng.random() < recipe.missing:
         taken = take_piece(rgb, foreground, rng)
-    if taken is not None:
-        return PlantedDefect(*taken, "missing piece")
+        if taken is not None:
+            return PlantedDefect(*taken, "missing piece")
     kind, mask = draw_mask(rgb.shape[:2], rng, recipe, foreground)
     made_of, material = draw_material(rgb, kind, rng, recipe, source)
     # A grey camera sees no colour: with it every defect would be told by that alone.

@@ -41,8 +41,8 @@ Shares = tuple[float, ...]
 #: Spared references that are damaged, at most, and references each is compared with while training is under way.
 SOURCES = 48
 COMPARED = 4
-#: Spared references from which they choose between shares: of 16 pairs the standard error of
-#: an image AUROC is about 0.1 at 0.9; of fewer, one unusual good frame decides.
+#: Spared references from which they choose between shares: of 16 pairs the standard error of an image AUROC is about
+#: 0.1 at 0.9; of fewer, one unusual good frame decides.
 ENOUGH = 16
 #: Pictures of one source: clean, then one of every kind.
 EACH = 1 + len(UNSEEN_KINDS)

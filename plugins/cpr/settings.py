@@ -50,7 +50,8 @@ class CprSettings(BaseModel):
     raw_share: Literal["auto"] | Share | Annotated[tuple[Share, ...], Field(min_length=1)] = 0.0
     """How much of a compared cosine is that of the backbone's own features, the rest is that of trained heads; 0 = the
     heads alone, as in the paper and always with a `head_file`; 1 = no head. One number, or one for each layer, finest
-    first; "auto" = what tells damage best on references that training spared, 0.5 where those are too few to tell."""
+    first; "auto" = what tells damage best on references that training spared, 0.5 where those are too few to tell, 1
+    (and no training) where there are fewer than 16 references, of which none can be spared."""
     head_file: str | None = None
     """Path of a checkpoint of the authors with trained local heads, instead of training."""
     kind: Literal["auto", "object", "texture"] = "auto"
@@ -144,7 +145,8 @@ class CprFasterSettings(CprSettings):
     raw_share: Literal["auto"] | Share | Annotated[tuple[Share, ...], Field(min_length=1)] = "auto"
     """How much of a compared cosine is that of the backbone's own features, the rest is that of trained heads; 0 = the
     heads alone, as in the paper and always with a `head_file`; 1 = no head. One number, or one for each layer, finest
-    first; "auto" = what tells damage best on references that training spared, 0.5 where those are too few to tell."""
+    first; "auto" = what tells damage best on references that training spared, 0.5 where those are too few to tell, 1
+    (and no training) where there are fewer than 16 references, of which none can be spared."""
     nearest: Annotated[int, Field(ge=1, le=100)] = 40
     """References each frame is compared with, those most like it as a whole; time grows with it, not with the bank.
     The paper's are 10."""

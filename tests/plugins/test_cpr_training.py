@@ -208,7 +208,7 @@ def test_spared_references_are_never_trained_on(references, trained, monkeypatch
 def test_untrained_and_small_sets_spare_nothing(references):
     """Without training, or with too few references, every reference may be left out for its held-out score."""
     assert CprFaster().unseen(calibrated(references, train="none")) is None
-    few = calibrated(references[:4], train_steps=2)
+    few = calibrated(references[:4], train_steps=2, raw_share=0.0)
     assert CprFaster().unseen(few) is None
     assert heads_of(few)
     assert few.statistics["training"]["examined"] == []
@@ -216,8 +216,8 @@ def test_untrained_and_small_sets_spare_nothing(references):
 
 def test_two_references_are_enough_and_one_is_compared_as_it_is(references):
     """Two plates can be trained on; a single one has nothing to be compared with and keeps the raw features."""
-    assert heads_of(calibrated(references[:2], train_steps=2))
-    assert not heads_of(calibrated(references[:1]))
+    assert heads_of(calibrated(references[:2], train_steps=2, raw_share=0.0))
+    assert not heads_of(calibrated(references[:1], raw_share=0.0))
 
 
 def test_real_defects_are_learnt_from(references):
@@ -307,6 +307,16 @@ def test_where_nothing_can_be_spared_nothing_is_trained(references):
     assert content.settings["raw_share"] == [1.0, 1.0]
     assert "training" not in content.statistics
     assert calibrated(references[:15], raw_share=0.0, train_steps=1).settings["raw_share"] == [0.0, 0.0]
+
+
+def test_training_ends_only_where_nothing_is_gained(references, monkeypatch):
+    """However little the held-out score rises, training goes on: near 1 a small gain is a large part of the error."""
+    seen = []
+    monkeypatch.setattr(
+        training, "train", lambda task, rules, context: (seen.append(rules), loop.train(task, rules, context))[1]
+    )
+    calibrated(references, train_steps=2)
+    assert [rules.gain for rules in seen] == [0.0]
 
 
 def test_the_loss_is_of_the_plans_weight(references, monkeypatch):
