@@ -154,6 +154,18 @@ class Detector(ABC):
         del content, references, context
         return None
 
+    def training_pictures(
+        self, references: Sequence[Frame], settings: BaseModel, context: DetectorContext, count: int
+    ) -> Sequence[MaskedFrame] | None:
+        """Return the first ``count`` pictures a training on ``references`` looks at, or None: it looks at none.
+
+        As large and as varied as training sees them, each with the mask of its defect (no True: a good part); a frame's
+        name says what was done to it. Behind `edgead defects preview --detector NAME`. Arguments as in ``calibrate``;
+        raises ``ConfigError`` where these settings train nothing.
+        """
+        del references, settings, context, count
+        return None
+
     def bench(
         self, progress: Callable[[int, int, str], None], *, device: str = "cpu", threads: int = 0, quick: bool = False
     ) -> dict[str, Any] | None:

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from calibration.calibrate import Progress
 from calibration.contact_sheet import Picture, write_contact_sheet
 from calibration.dataset import references_from
-from calibration.jobs.checks import make_room
+from calibration.jobs.checks import chosen_settings, make_room
 from calibration.materials import read_materials
 from calibration.references import References
 from calibration.synthetic.defects import DEFECT_RECIPES, PlantedDefect, SyntheticDefects
 from calibration.synthetic.textures import Kept, as_rgb
 from calibration.synthetic.unseen import UNSEEN_KINDS, draw_unseen
+from runtime.detector import Detector, DetectorContext
 from runtime.errors import ConfigError
 from runtime.images import write_png
 from runtime.inspection import Verdict
+from runtime.registry import Registry
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 #: What is said instead of a recipe for the damage that trainings are judged by.
 UNSEEN = "unseen"
+#: Recipe and side where none was asked for, pixels.
+RECIPE, SIZE = "varied-areas", 320
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,19 +43,19 @@ class PreviewJob:
     out: Path
     textures: Path | None = None
     defects: Path | None = None
-    recipe: str = "varied-areas"
+    detector: str | None = None
+    preset: str | None = None
+    settings: list[str] = field(default_factory=list)
+    recipe: str | None = None
+    size: int | None = None
     count: int = 24
-    size: int = 320
     seed: int = 0
 
 
-def run_preview(job: PreviewJob) -> dict[str, Any]:
+def run_preview(job: PreviewJob, registry: Registry, progress: Progress) -> dict[str, Any]:
     """Draw the first ``count`` defects of the seed on the references, in turn; return a summary."""
-    if job.recipe not in (*DEFECT_RECIPES, UNSEEN):
-        known = ", ".join((*DEFECT_RECIPES, UNSEEN))
-        raise ConfigError(f"--recipe: expected one of {known}, found {job.recipe!r}")
-    references = References(references_from(job.dataset))
-    drawn = _unseen(job, references) if job.recipe == UNSEEN else _planted(job, references)
+    draw = _chosen(job, registry, progress)
+    drawn = draw(References(references_from(job.dataset)))
     make_room(job.out)
     with TemporaryDirectory() as folder:
         write_contact_sheet([_picture(each, Path(folder), number) for number, each in enumerate(drawn)], job.out)
@@ -59,17 +68,49 @@ def run_preview(job: PreviewJob) -> dict[str, Any]:
     }
 
 
+def _chosen(job: PreviewJob, registry: Registry, progress: Progress) -> Callable[[References], list[PlantedDefect]]:
+    """Return what draws; raise ``ConfigError`` for what was asked and cannot be."""
+    if job.detector is not None:
+        _refuse("with --detector, which has its own", {"--recipe": job.recipe, "--size": job.size})
+        detector = registry.detector(job.detector)
+        settings = chosen_settings(detector, job.preset, job.settings)
+        return lambda references: _trained_on(job, detector, settings, references, progress)
+    _refuse("without --detector, whose they are", {"--preset": job.preset, "--set": job.settings})
+    if job.recipe not in (None, *DEFECT_RECIPES, UNSEEN):
+        known = ", ".join((*DEFECT_RECIPES, UNSEEN))
+        raise ConfigError(f"--recipe: expected one of {known}, found {job.recipe!r}")
+    return lambda references: (_unseen if job.recipe == UNSEEN else _planted)(job, references)
+
+
+def _refuse(why: str, options: Mapping[str, object]) -> None:
+    for name, given in options.items():
+        if given:
+            raise ConfigError(f"{name}: expected none {why}, found {given}")
+
+
+def _trained_on(
+    job: PreviewJob, detector: Detector, settings: BaseModel, references: References, progress: Progress
+) -> list[PlantedDefect]:
+    """Ask a detector for the very pictures that its training looks at."""
+    materials = read_materials(textures=job.textures, defects=job.defects, checkpoint=None, budget_min=None)
+    context = DetectorContext(seed=job.seed, progress=progress, textures=materials.textures, defects=materials.defects)
+    drawn = detector.training_pictures(references, settings, context, job.count)
+    if drawn is None:
+        raise ConfigError(f"--detector: expected one that trains on synthetic defects, found {detector.name}")
+    return [PlantedDefect(each.frame.image, each.mask, each.frame.name) for each in drawn]
+
+
 def _planted(job: PreviewJob, references: References) -> list[PlantedDefect]:
     materials = read_materials(textures=job.textures, defects=job.defects, checkpoint=None, budget_min=None)
     defects = SyntheticDefects(
         references,
         textures=materials.textures,
         defects=materials.defects,
-        recipe=DEFECT_RECIPES[job.recipe],
+        recipe=DEFECT_RECIPES[job.recipe or RECIPE],
         seed=job.seed,
     )
-    frames = Kept(references)
-    return [defects.draw(frames.at(number % len(references), job.size), number) for number in range(job.count)]
+    frames, size = Kept(references), job.size or SIZE
+    return [defects.draw(frames.at(number % len(references), size), number) for number in range(job.count)]
 
 
 def _unseen(job: PreviewJob, references: References) -> list[PlantedDefect]:
@@ -77,7 +118,7 @@ def _unseen(job: PreviewJob, references: References) -> list[PlantedDefect]:
     frames, kinds = Kept(references), list(UNSEEN_KINDS)
     drawn = []
     for number in range(job.count):
-        image, other = (as_rgb(frames.at(which % len(references), job.size)) for which in (number, number + 1))
+        image, other = (as_rgb(frames.at(which % len(references), job.size or SIZE)) for which in (number, number + 1))
         rng = np.random.default_rng([job.seed, number])
         drawn.append(draw_unseen(image, other, kinds[number % len(kinds)], rng))
     return drawn

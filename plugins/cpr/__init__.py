@@ -18,6 +18,7 @@ from edgead import (
     DetectorContext,
     EvaluationProtocol,
     Frame,
+    MaskedFrame,
     TemplateContent,
     TemplateError,
     hookimpl,
@@ -74,6 +75,19 @@ class Cpr(Detector):
             weights=weights_of(resolved.backbone),
             statistics=statistics,
         )
+
+    def training_pictures(
+        self, references: Sequence[Frame], settings: BaseModel, context: DetectorContext, count: int
+    ) -> Sequence[MaskedFrame]:
+        """Settle all that comes before training and draw its pictures; see ``Detector.training_pictures``."""
+        import torch
+
+        from plugins.cpr.learning import Encoded, training_pictures
+
+        wanted = cast("CprSettings", settings)
+        features = self._load(wanted, context.device).to(context.device)
+        with torch.no_grad():
+            return training_pictures(wanted, Encoded(references, features, wanted, context), count)
 
     def graph(self, content: TemplateContent, frame_shape: tuple[int, int, int]) -> nn.Module:
         """Build the graph for one frame shape around the shared modules; see ``Detector.graph``."""

@@ -21,7 +21,7 @@ from plugins.resize import PlainResize
 from plugins.training.sparing import spared
 
 if TYPE_CHECKING:
-    from edgead import DetectorContext, Frame
+    from edgead import DetectorContext, Frame, MaskedFrame
     from plugins.cpr.lrb import LocalHeads
     from plugins.cpr.settings import CprSettings
 
@@ -89,16 +89,7 @@ def learn(settings: CprSettings, encoded: Encoded) -> tuple[CprSettings, Learnt,
 
     Raises ``ConfigError`` where a foreground is asked for that cannot be told, or what training raises.
     """
-    seed = SEED + encoded.context.seed
-    centres = _codebook(encoded, grb.WORDS, seed, "codebook")
-    fit = None
-    if (
-        settings.foreground == "on"
-        or (settings.foreground == "auto" and settings.kind != "texture")
-        or settings.kind == "auto"
-    ):
-        fit = _foreground(encoded, seed)
-    settings, foreground = _decided(settings, fit)
+    settings, centres, foreground, fit = _settled(settings, encoded)
     heads, shares, trained = _heads(settings, encoded, centres, foreground)
     settings = settings.model_copy(update={"raw_share": shares})
     statistics: dict[str, Any] = {"references": len(encoded), **trained}
@@ -110,6 +101,48 @@ def learn(settings: CprSettings, encoded: Encoded) -> tuple[CprSettings, Learnt,
             "reason": fit.reason,
         }
     return settings, Learnt(centres.cpu(), foreground, heads), statistics
+
+
+def training_pictures(settings: CprSettings, encoded: Encoded, count: int) -> list[MaskedFrame]:
+    """Return the first ``count`` pictures that heads are trained on; raise ``ConfigError`` where none are trained."""
+    reason = untrained(settings, len(encoded))
+    if reason is not None:
+        raise ConfigError(f"cpr: expected settings and good frames that heads are trained with, found {reason}")
+    from plugins.cpr.training import training_pictures as drawn
+
+    settings, centres, foreground, _ = _settled(settings, encoded)
+    return drawn(settings, encoded, prepare(settings, encoded, centres, foreground), count)
+
+
+def untrained(settings: CprSettings, references: int) -> str | None:
+    """Return why no heads are trained on so many references, or None: some are."""
+    if settings.head_file is not None:
+        return "a head_file, which is used instead"
+    if settings.train == "none":
+        return "train: none"
+    if references < 2:  # noqa: PLR2004
+        return "one good frame, which has no other to be compared with"
+    if settings.raw_share == "auto":
+        # Where training can spare nothing, heads would have seen every frame, and no threshold could be taken of any.
+        return None if spared(references) else f"{references} good frames, too few to spare any, and raw_share: auto"
+    return "raw_share: 1 in every layer" if min(settings.raw_shares) == 1 else None
+
+
+def _settled(
+    settings: CprSettings, encoded: Encoded
+) -> tuple[CprSettings, Tensor, Foreground | None, ForegroundFit | None]:
+    """Return the settings with all but ``raw_share`` decided, the codebook, the foreground, and how that was told."""
+    seed = SEED + encoded.context.seed
+    centres = _codebook(encoded, grb.WORDS, seed, "codebook")
+    fit = None
+    if (
+        settings.foreground == "on"
+        or (settings.foreground == "auto" and settings.kind != "texture")
+        or settings.kind == "auto"
+    ):
+        fit = _foreground(encoded, seed)
+    settings, foreground = _decided(settings, fit)
+    return settings, centres, foreground, fit
 
 
 def _codebook(encoded: Encoded, words: int, seed: int, what: str) -> Tensor:
@@ -172,10 +205,7 @@ def _heads(
         path = Path(settings.head_file)
         heads = load_heads(path, tuple(channels for channels, _ in map_shapes(settings)), settings.local_width)
         return heads, (0.0,) * layers, {"head_file_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    # Where training can spare nothing, heads would have seen every frame, and no threshold could be taken of any.
-    unused = not spared(len(encoded)) if settings.raw_share == "auto" else min(settings.raw_shares) == 1
-    # One frame has no other to be compared with.
-    if settings.train == "none" or unused or len(encoded) < 2:  # noqa: PLR2004
+    if untrained(settings, len(encoded)) is not None:
         return None, (1.0,) * layers, {}
     from plugins.cpr.training import train_heads
 

@@ -37,11 +37,12 @@ class Picture:
     """One training picture and its references: uint8 RGB [S, S, 3] each, and what pairs are drawn by.
 
     ``references``: (number, picture); the number is that of a reference as it came, -1 of one that was augmented.
-    ``weights`` float16 [S, S], or None (all pixels alike). ``mask`` bool [S, S].
+    ``weights`` float16 [S, S], or None (all pixels alike). ``mask`` bool [S, S]; ``kind``: what was planted there.
     """
 
     image: np.ndarray
     mask: np.ndarray
+    kind: str
     weights: np.ndarray | None
     references: tuple[tuple[int, np.ndarray], ...]
 
@@ -108,7 +109,7 @@ class Pictures:
         varied = augmented(references[0][1], rng) if vary else references[0][1]
         if varied is not references[0][1]:
             references[0] = (-1, varied)
-        return Picture(image, planted.mask, weights, tuple(references))
+        return Picture(image, planted.mask, planted.kind, weights, tuple(references))
 
     def near(self, number: int) -> np.ndarray:
         """Return the frames a frame may be compared with, most like it first, int64 [n], n > 0."""

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgead import SyntheticDefects
+from edgead import Frame, MaskedFrame, SyntheticDefects
 from plugins.cpr.batches import batch_loss, draw_batch
 from plugins.cpr.examination import Examination, Shares, beside_more, best_of, candidates, examine
 from plugins.cpr.lrb import LocalHead, LocalHeads
@@ -49,15 +49,10 @@ def train_heads(
     planned, ``kept_step`` whose heads these are, ``examined`` [step, held-out score], ``loss``, ``train_s``,
     ``unseen``: numbers of the references nothing was trained on, ``raw_shares`` tried [shares, held-out score].
     """
-    unseen = spared(len(encoded))
-    usable = [number for number in range(len(encoded)) if number not in set(unseen)]
-    bytes_a_picture = 2 * sum(channels * side**2 for channels, side in map_shapes(settings))
+    unseen, seed = spared(len(encoded)), context.seed
+    bytes_a_picture = _bytes_a_picture(settings)
     plan = plan_of(settings, bytes_a_picture)
-    seed = context.seed
-    defects = SyntheticDefects(
-        encoded.references, textures=context.textures, defects=context.defects, recipe=plan.recipe, seed=seed
-    )
-    pictures = Pictures(encoded.references, usable, prepared, defects, size=settings.image_size, compared=plan.compared)
+    pictures = _pictures_of(settings, plan, encoded, prepared, context)
     auto = settings.raw_share == "auto"
     shares = (UNTOLD,) * len(settings.layer_names) if auto else settings.raw_shares
     most = POOL_BYTES // bytes_a_picture
@@ -83,6 +78,29 @@ def train_heads(
         statistics["raw_shares"] = [[list(each), round(score, 5)] for each, score in scores.items()]
         shares = best_of(scores)
     return heads.cpu(), shares, statistics
+
+
+def training_pictures(settings: CprSettings, encoded: Encoded, prepared: Prepared, count: int) -> list[MaskedFrame]:
+    """Return the first ``count`` pictures that ``train_heads`` looks at, each named for what was planted there."""
+    plan = plan_of(settings, _bytes_a_picture(settings))
+    pictures = _pictures_of(settings, plan, encoded, prepared, encoded.context)
+    drawn = [pictures.draw(number) for number in range(count)]
+    return [MaskedFrame(Frame(each.image, each.kind), each.mask) for each in drawn]
+
+
+def _bytes_a_picture(settings: CprSettings) -> int:
+    return 2 * sum(channels * side**2 for channels, side in map_shapes(settings))
+
+
+def _pictures_of(
+    settings: CprSettings, plan: Plan, encoded: Encoded, prepared: Prepared, context: DetectorContext
+) -> Pictures:
+    unseen = set(spared(len(encoded)))
+    usable = [number for number in range(len(encoded)) if number not in unseen]
+    defects = SyntheticDefects(
+        encoded.references, textures=context.textures, defects=context.defects, recipe=plan.recipe, seed=context.seed
+    )
+    return Pictures(encoded.references, usable, prepared, defects, size=settings.image_size, compared=plan.compared)
 
 
 def _start(settings: CprSettings, plan: Plan, encoded: Encoded, seed: int) -> LocalHeads:

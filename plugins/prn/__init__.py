@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from edgead import ConfigError, Detector, DetectorContext, Frame, TemplateContent, TemplateError, hookimpl
+from edgead import ConfigError, Detector, DetectorContext, Frame, MaskedFrame, TemplateContent, TemplateError, hookimpl
 from plugins.backbones.provenance import check_weights, weights_of
 from plugins.prn.settings import PrnSettings
 
@@ -62,6 +62,14 @@ class Prn(Detector):
             weights=weights_of(resolved.backbone),
             statistics=statistics,
         )
+
+    def training_pictures(
+        self, references: Sequence[Frame], settings: BaseModel, context: DetectorContext, count: int
+    ) -> Sequence[MaskedFrame]:
+        """Draw the first pictures of a training; see ``Detector.training_pictures``."""
+        from plugins.prn.learning import training_pictures
+
+        return training_pictures(cast("PrnSettings", settings), references, context, count)
 
     def graph(self, content: TemplateContent, frame_shape: tuple[int, int, int]) -> nn.Module:
         """Build the graph for one frame shape around the shared modules; see ``Detector.graph``."""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from edgead import Frame, MaskedFrame
 from plugins.prn.features import BATCH, Features, encode, resized
 from plugins.prn.foreground import Foregrounds, find_foregrounds
 from plugins.prn.left_out import Compared
@@ -18,7 +19,7 @@ from plugins.prn.settings import SCALES, score_pixels_of
 from plugins.training.sparing import spared
 
 if TYPE_CHECKING:
-    from edgead import DetectorContext, Frame
+    from edgead import DetectorContext
     from plugins.prn.network import Network
     from plugins.prn.settings import PrnSettings
 
@@ -29,20 +30,25 @@ FEWEST, SPARED_EVERY = 5, 5
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """What the network is trained on.
+class Good:
+    """The good frames, and what is told of them at once.
 
     ``images``: all references at the working size, uint8; ``usable``, ``unseen``: numbers of those that are learnt from
-    and of those that nothing sees. ``foregrounds`` bool [N, S, S] or None. ``bank``: prototypes and squared norms of
-    every scale in turn, on the context's device. ``settings`` are resolved.
+    and of those that nothing sees. ``foregrounds`` bool [N, S, S] or None. ``settings`` are resolved.
     """
 
     settings: PrnSettings
-    features: Features
     images: Sequence[np.ndarray]
     usable: Sequence[int]
     unseen: Sequence[int]
     foregrounds: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Prepared(Good):
+    """What the network is trained on; ``bank``: prototypes and squared norms of each scale, on the context's device."""
+
+    features: Features
     bank: tuple[Compared, ...]
 
 
@@ -63,20 +69,15 @@ def learn(
     """
     from plugins.prn.training import train_network
 
-    images = _resized(references, settings.image_size, context)
-    unseen = spare(len(images))
-    usable = [number for number in range(len(images)) if number not in set(unseen)]
-    prototypes, members = _prototypes(images, usable, settings, features, context)
-    found = None if settings.kind == "texture" else find_foregrounds(images)
-    settings = _decided(settings, found)
-    masks = found.masks if found is not None and settings.kind == "object" else None
+    good, found = _good(settings, references, context)
+    settings = good.settings
+    prototypes, members = _prototypes(good, features, context)
     bank = tuple(Compared.of(each, own, context.device) for each, own in zip(prototypes, members, strict=True))
-    prepared = Prepared(settings, features, images, usable, unseen, masks, bank)
-    network, trained = train_network(prepared, context)
+    network, trained = train_network(Prepared(**vars(good), features=features, bank=bank), context)
     statistics = {
-        "references": len(images),
+        "references": len(good.images),
         "defects": len(context.defects),
-        "unseen": unseen,
+        "unseen": good.unseen,
         "prototypes": [len(each.maps) for each in prototypes],
         "alignment": round(prototypes[0].alignment, 4),
         "training": trained,
@@ -85,6 +86,30 @@ def learn(
         shares = {"area": round(found.area, 3), "spread": round(found.spread, 3)}
         statistics["foreground"] = {**shares, "reason": found.reason}
     return settings, Learnt(tuple(prototypes), network), statistics
+
+
+def training_pictures(
+    settings: PrnSettings, references: Sequence[Frame], context: DetectorContext, count: int
+) -> list[MaskedFrame]:
+    """Return the first ``count`` pictures that the network is trained on, each named for what was planted there."""
+    from plugins.prn.training import planned
+
+    _, pictures = planned(_good(settings, references, context)[0], context)
+    drawn = [pictures.draw(number) for number in range(count)]
+    return [MaskedFrame(Frame(each.image, each.kind), each.mask) for each in drawn]
+
+
+def _good(
+    settings: PrnSettings, references: Sequence[Frame], context: DetectorContext
+) -> tuple[Good, Foregrounds | None]:
+    """Read the references and decide every "auto"; return them, and how the foregrounds were told."""
+    images = _resized(references, settings.image_size, context)
+    unseen = spare(len(images))
+    usable = [number for number in range(len(images)) if number not in set(unseen)]
+    found = None if settings.kind == "texture" else find_foregrounds(images)
+    settings = _decided(settings, found)
+    masks = found.masks if found is not None and settings.kind == "object" else None
+    return Good(settings, images, usable, unseen, masks), found
 
 
 def spare(count: int) -> list[int]:
@@ -110,14 +135,9 @@ def _resized(references: Sequence[Frame], size: int, context: DetectorContext) -
     return images
 
 
-def _prototypes(
-    images: Sequence[np.ndarray],
-    usable: Sequence[int],
-    settings: PrnSettings,
-    features: Features,
-    context: DetectorContext,
-) -> tuple[list[Prototypes], list[np.ndarray]]:
+def _prototypes(good: Good, features: Features, context: DetectorContext) -> tuple[list[Prototypes], list[np.ndarray]]:
     """Learn each scale's prototypes, and which one each reference is part of, int [N], -1 = of none."""
+    images, usable = good.images, good.usable
     places = np.unique(np.linspace(0, len(usable) - 1, min(len(usable), MOST_CLUSTERED)).round().astype(int))
     chosen = [usable[place] for place in places]
     encoded = []
@@ -125,7 +145,7 @@ def _prototypes(
         batch = [images[number] for number in chosen[first : first + BATCH]]
         encoded += [encode([image], features, context.device) for image in batch]
         context.progress(first + len(batch), len(chosen), "encoding references for the prototypes")
-    count = count_of(len(usable), settings)
+    count = count_of(len(usable), good.settings)
     learnt, members = [], []
     for scale in range(SCALES):
         maps = torch.cat([taps[scale] for taps in encoded])

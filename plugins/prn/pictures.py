@@ -29,11 +29,12 @@ _TURN_DEG = 90.0
 class Picture:
     """One training picture: uint8 RGB [S, S, 3], and which pixels are defective, bool [S, S].
 
-    ``source``: the reference it was made of.
+    ``kind``: what was planted there. ``source``: the reference it was made of.
     """
 
     image: np.ndarray
     mask: np.ndarray
+    kind: str
     source: int
 
 
@@ -86,7 +87,7 @@ class Pictures:
     def clean(self, source: int) -> Picture:
         """Return reference ``source`` as it is."""
         image = self.images[source]
-        return Picture(rgb(image), np.zeros(image.shape[:2], bool), source)
+        return Picture(rgb(image), np.zeros(image.shape[:2], bool), "clean", source)
 
     def examined(self, source: int, number: int) -> Picture:
         """Return reference ``source`` with a defect that training never draws; every second one real, if there are."""
@@ -96,7 +97,7 @@ class Pictures:
     def _damaged(self, defects: SyntheticDefects, image: np.ndarray, source: int, number: int) -> Picture:
         part = None if self._foregrounds is None else self._foregrounds[source].astype(np.float32)
         planted = defects.draw(image, number, foreground=part)
-        return Picture(planted.image, planted.mask, source)
+        return Picture(planted.image, planted.mask, planted.kind, source)
 
 
 def _resized(defect: MaskedFrame, size: int) -> MaskedFrame:

@@ -29,7 +29,7 @@ from plugins.training.state import key_of
 
 if TYPE_CHECKING:
     from edgead import DetectorContext
-    from plugins.prn.learning import Prepared
+    from plugins.prn.learning import Good, Prepared
 
 #: Numbers of the random streams of a training.
 _START, _ORDER = 2, 3
@@ -41,17 +41,20 @@ def train_network(prepared: Prepared, context: DetectorContext) -> tuple[Network
     Statistics: ``steps`` taken and planned, ``kept_step`` whose network this is, ``examined`` [step, held-out score],
     ``loss``.
     """
-    settings = prepared.settings
-    a_picture = 4 * sum(channels * side**2 for channels, side in map_shapes(settings)) + settings.image_size**2
-    plan = plan_of(settings, len(prepared.usable), a_picture)
-    pictures = Pictures(
-        prepared.images, prepared.usable, prepared.foregrounds, plan.recipe, context, turned=plan.turned
-    )
+    plan, pictures = planned(prepared, context)
     with torch.enable_grad(), Ahead(pictures.draw, plan.pictures, context) as ahead:
         task = NetworkTask(prepared, plan, pictures, ahead, context)
         state = train(task, plan.rules(), context)
     network: Network = task.kept.eval().cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return network, state.statistics()
+
+
+def planned(good: Good, context: DetectorContext) -> tuple[Plan, Pictures]:
+    """Return how long the network is trained, and what it looks at."""
+    settings = good.settings
+    a_picture = 4 * sum(channels * side**2 for channels, side in map_shapes(settings)) + settings.image_size**2
+    plan = plan_of(settings, len(good.usable), a_picture)
+    return plan, Pictures(good.images, good.usable, good.foregrounds, plan.recipe, context, turned=plan.turned)
 
 
 def started(prepared: Prepared, plan: Plan, seed: int) -> Network:

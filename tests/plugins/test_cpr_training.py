@@ -301,6 +301,43 @@ def test_training_pictures_of_parts_lack_pieces(references):
     assert 15 <= kinds.count("missing piece") <= 40
 
 
+def test_a_preview_shows_what_heads_are_trained_on(references, monkeypatch):
+    """Its pictures are the first that training draws, bit for bit, each with its mask and its name."""
+    seen = []
+    drawn = training.Pictures.draw
+    monkeypatch.setattr(training.Pictures, "draw", lambda self, number: (seen.append(number), drawn(self, number))[1])
+    context = DetectorContext(seed=5)
+    shown = CprFaster().training_pictures(references, CprFasterSettings.model_validate(SETTINGS), context, 12)
+    assert seen == list(range(12))
+    trained_on = {}
+    monkeypatch.setattr(
+        training.Pictures, "draw", lambda self, number: trained_on.setdefault(number, drawn(self, number))
+    )
+    calibrated(references, context)
+    for number, each in enumerate(shown):
+        np.testing.assert_array_equal(each.frame.image, trained_on[number].image)
+        np.testing.assert_array_equal(each.mask, trained_on[number].mask)
+        assert each.mask.any() == (each.frame.name != "clean")
+    assert len({each.frame.name for each in shown}) > 1
+
+
+@pytest.mark.parametrize(
+    ("given", "count", "message"),
+    [
+        ({"train": "none"}, PLATES, "train: none"),
+        ({"raw_share": 1.0}, PLATES, "raw_share: 1 in every layer"),
+        ({}, 15, "15 good frames, too few to spare any"),
+        ({"raw_share": 0.0}, 1, "one good frame"),
+        ({"head_file": "heads.pt"}, PLATES, "a head_file"),
+    ],
+)
+def test_a_preview_says_why_nothing_is_trained(references, given, count, message):
+    """Where calibration would train nothing, there is nothing to show, and the error says why."""
+    settings = CprFasterSettings.model_validate(SETTINGS | given)
+    with pytest.raises(ConfigError, match=message):
+        CprFaster().training_pictures(references[:count], settings, DetectorContext(), 4)
+
+
 def test_where_nothing_can_be_spared_nothing_is_trained(references):
     """Fewer than sixteen references get the backbone's features: of heads that saw all no threshold could be taken."""
     content = calibrated(references[:15])

@@ -71,7 +71,7 @@ def test_pools_hold_residuals_without_the_pictures_own_reference():
     bank = [Compared.of(*each, "cpu") for each in zip(prototypes, members, strict=True)]
     mask = np.zeros((128, 128), bool)
     mask[5, 5] = True
-    drawn = [Picture(np.repeat(images[at][:, :, None], 3, 2), mask if at else ~mask & mask, at) for at in (0, 1)]
+    drawn = [Picture(np.repeat(images[at][:, :, None], 3, 2), mask if at else ~mask & mask, "", at) for at in (0, 1)]
     pool = encode_pool(drawn, images, features, bank, "cpu")
     taps = encode(images, features, "cpu")
     _, found = pool.inputs(torch.tensor([0, 1]))

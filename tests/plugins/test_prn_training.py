@@ -5,14 +5,14 @@ import pytest
 import torch
 
 from edgead import Checkpoint, ConfigError, DefectRecipe, DetectorContext, Frame, MaskedFrame
-from plugins.prn import examination, training
+from plugins.prn import Prn, examination, training
 from plugins.prn.averaging import averaged, follow
 from plugins.prn.features import resized
 from plugins.prn.pictures import Pictures, turned
 from plugins.prn.plan import CELLS, OPACITY, items_of, plan_of
 from plugins.prn.settings import PrnSettings
 from plugins.training import loop
-from tests.plugins.prn_plates import calibrated, plate, references, short, spoilt
+from tests.plugins.prn_plates import SETTINGS, calibrated, plate, references, short, spoilt
 
 #: Twelve short trainings; a busy machine takes its time.
 pytestmark = pytest.mark.timeout(600)
@@ -188,6 +188,20 @@ def test_nothing_is_learnt_from_spared_references(trained):
         if name.startswith(("prototypes.", "counts.")):
             np.testing.assert_array_equal(array, other.tensors[name])
     assert other.statistics["training"]["loss"] == trained.statistics["training"]["loss"]
+
+
+def test_a_preview_shows_what_the_network_is_trained_on(monkeypatch):
+    """Its pictures are those a training of the same seed draws, bit for bit, each with its mask and its name."""
+    settings, context = PrnSettings.model_validate(SETTINGS), DetectorContext(seed=3)
+    shown = Prn().training_pictures(references(), settings, context, 12)
+    drawn, trained_on = Pictures.draw, {}
+    monkeypatch.setattr(Pictures, "draw", lambda self, number: trained_on.setdefault(number, drawn(self, number)))
+    calibrated(references(), context, train_steps=3)
+    for number, each in enumerate(shown):
+        np.testing.assert_array_equal(each.frame.image, trained_on[number].image)
+        np.testing.assert_array_equal(each.mask, trained_on[number].mask)
+        assert each.mask.any() == (each.frame.name != "clean")
+    assert len({each.frame.name for each in shown}) > 1
 
 
 def test_a_budget_ends_training_early():
