@@ -1,4 +1,4 @@
-"""A piece of the part that is gone, so that what lies behind it is seen: a chip, a broken corner, a bite (ours).
+"""A piece of the part that is gone, so that what lies behind it is seen: a chip, a bite, a gap where it broke (ours).
 
 What is laid over a part looks like something on it. Where a piece has broken off, there is background instead: the
 most ordinary defect of parts that do not fill the frame. It is taken from the frame itself, of elsewhere in one piece,
@@ -15,6 +15,11 @@ Rng = np.random.Generator
 #: Half axes of a piece, and the shorter one beside the longer one; how far its edge wanders; how near the part's edge
 #: its middle lies: lengths as shares of the frame's side.
 AXIS, SLIM = (0.025, 0.19), (0.4, 1.0)
+#: Share of pieces that are gaps, running from the part's edge into it: length, width at the edge, steps, and how far
+#: each step may turn. They narrow to a point.
+GAPS = 0.5
+LENGTH, WIDTH = (0.1, 0.5), (0.02, 0.12)
+STEPS, BEND_RAD = 5, 0.3
 RAGGED, RAGGED_OVER = 0.005, 0.016
 RIM = 0.0125
 #: Foreground below this is background for certain; as much of what is shown must be.
@@ -33,26 +38,59 @@ def take_piece(image: np.ndarray, foreground: np.ndarray, rng: Rng) -> tuple[np.
 
     side = min(image.shape[:2])
     part = foreground > ON_PART
-    rim = np.argwhere(part & ~_shrunk(part, max(1, round(RIM * side))))
+    inside, rim = np.argwhere(part), np.argwhere(part & ~_shrunk(part, max(1, round(RIM * side))))
     ground = _shrunk(foreground < GROUND, max(1, round(0.5 * RIM * side)))
     smallest = max(1.0, LEAST_AREA * part.size)
     if not len(rim) or ground.sum() < MOSTLY * smallest:
         return None
     for _ in range(MOST_PIECES):
-        y, x = rim[rng.integers(len(rim))]
-        axis = rng.uniform(*AXIS) * side
-        axes = [max(1, round(float(each))) for each in (axis, axis * rng.uniform(*SLIM))]
-        ellipse = np.zeros(part.shape, np.uint8)
-        cv2.ellipse(ellipse, (int(x), int(y)), axes, float(rng.uniform(0.0, 180.0)), 0.0, 360.0, 1, thickness=-1)
-        # Pixels to the ellipse's edge, more or less: where it wanders inside, the edge is ragged.
-        depth = cv2.distanceTransform(ellipse, cv2.DIST_L2, cv2.DIST_MASK_3) / (RAGGED * side)
-        mask: np.ndarray = (ellipse > 0) & (depth + _wandering(part.shape, rng) > 1.0) & (foreground > GROUND)
+        start = rim[rng.integers(len(rim))][::-1]
+        if rng.random() < GAPS:
+            outline = _gap(part, start, inside[rng.integers(len(inside))][::-1], rng)
+        else:
+            outline = _bite(part.shape, start, rng)
+        # Pixels to the outline, more or less: where it wanders inside, the edge is ragged.
+        depth = cv2.distanceTransform(outline, cv2.DIST_L2, cv2.DIST_MASK_3) / (RAGGED * side)
+        mask: np.ndarray = (outline > 0) & (depth + _wandering(part.shape, rng) > 1.0) & (foreground > GROUND)
         behind = _behind(mask, ground, rng) if mask.sum() >= smallest else None
         if behind is not None:
             taken = image.copy()
             taken[mask] = image[behind]
             return taken, mask
     return None
+
+
+def _bite(shape: tuple[int, ...], middle: np.ndarray, rng: Rng) -> np.ndarray:
+    """Return an ellipse around ``middle``, (x, y): uint8 [H, W], 1 inside."""
+    import cv2
+
+    axis = rng.uniform(*AXIS) * min(shape)
+    axes = [max(1, round(float(each))) for each in (axis, axis * rng.uniform(*SLIM))]
+    outline = np.zeros(shape, np.uint8)
+    cv2.ellipse(outline, (int(middle[0]), int(middle[1])), axes, float(rng.uniform(0.0, 180.0)), 0.0, 360.0, 1, -1)
+    return outline
+
+
+def _gap(part: np.ndarray, start: np.ndarray, towards: np.ndarray, rng: Rng) -> np.ndarray:
+    """Return a bent wedge from ``start``, (x, y), as wide as it gets, ``towards`` elsewhere: uint8 [H, W], 1 inside."""
+    import cv2
+
+    side = min(part.shape)
+    angle = float(np.arctan2(towards[1] - start[1], towards[0] - start[0]))
+    step, width = (rng.uniform(*bounds) * side for bounds in (LENGTH, WIDTH))
+    step /= STEPS
+    # It begins a little outside, so that it is open at the edge.
+    at = start - width * np.array([np.cos(angle), np.sin(angle)])
+    left, right = [], []
+    for narrowed in np.linspace(1.0, 0.0, STEPS + 1):
+        across = 0.5 * width * narrowed * np.array([-np.sin(angle), np.cos(angle)])
+        left.append(at + across)
+        right.append(at - across)
+        at = at + step * np.array([np.cos(angle), np.sin(angle)])
+        angle += rng.normal(0.0, BEND_RAD)
+    outline = np.zeros(part.shape, np.uint8)
+    cv2.fillPoly(outline, [np.round([*left, *right[::-1]]).astype(np.int32)], 1)
+    return outline
 
 
 def _behind(mask: np.ndarray, ground: np.ndarray, rng: Rng) -> tuple[np.ndarray, np.ndarray] | None:

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
+from calibration.synthetic import missing
 from calibration.synthetic.defects import DefectRecipe, SyntheticDefects
 from calibration.synthetic.missing import GROUND, LEAST_AREA, MOSTLY, take_piece
 from runtime.frame import Frame
@@ -38,6 +39,33 @@ def test_a_piece_is_replaced_by_background_at_the_edge():
     assert max(sizes) > 5 * min(sizes)
 
 
+def test_gaps_are_long_and_narrow_towards_the_inside(monkeypatch):
+    """Beside bites, which are not; on average, since a gap may run along the edge and a bite be a slim one."""
+    image, foreground = disc()
+    depth = cv2.distanceTransform((foreground > 0.5).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_3)
+    slim, deepest = {}, {}
+    for gaps in (0.0, 1.0):
+        monkeypatch.setattr(missing, "GAPS", gaps)
+        masks = [take_piece(image, foreground, np.random.default_rng(seed))[1] for seed in range(30)]
+        boxes = [cv2.minAreaRect(np.argwhere(mask).astype(np.float32))[1] for mask in masks]
+        slim[gaps] = np.median([min(box) / max(box) for box in boxes])
+        deepest[gaps] = np.median([(depth[mask] > depth[mask].max() / 2).mean() for mask in masks])
+    assert slim[1.0] < 0.45 < slim[0.0]
+    assert deepest[1.0] < 0.45
+
+
+def test_half_of_the_pieces_are_gaps(monkeypatch):
+    """Both kinds are drawn."""
+    image, foreground = disc()
+    drawn = []
+    for name in ("_gap", "_bite"):
+        made = getattr(missing, name)
+        monkeypatch.setattr(missing, name, lambda *given, made=made, name=name: (drawn.append(name), made(*given))[1])
+    for seed in range(60):
+        take_piece(image, foreground, np.random.default_rng(seed))
+    assert 0.3 < drawn.count("_gap") / len(drawn) < 0.7
+
+
 @pytest.mark.parametrize("shape", [(32, 32), (40, 400), (301, 77)])
 def test_parts_of_any_size_lose_a_piece(shape):
     """Small, wide and tall frames do, too, and the same seed takes the same piece."""
@@ -64,10 +92,10 @@ def test_a_recipe_asks_for_missing_pieces():
     """As often as it says, of the frames that are not clean; never without a foreground, nor where it says nothing."""
     image, foreground = disc()
     kinds = {}
-    for missing, known in ((0.35, foreground), (0.35, None), (0.0, foreground)):
-        defects = SyntheticDefects([Frame(image, "good/0")], recipe=DefectRecipe(clean=0.0, missing=missing))
+    for share, known in ((0.35, foreground), (0.35, None), (0.0, foreground)):
+        defects = SyntheticDefects([Frame(image, "good/0")], recipe=DefectRecipe(clean=0.0, missing=share))
         drawn = [defects.draw(image, number, foreground=known).kind for number in range(200)]
-        kinds[missing, known is not None] = drawn.count("missing piece")
+        kinds[share, known is not None] = drawn.count("missing piece")
     assert 45 <= kinds[0.35, True] <= 95
     assert kinds[0.35, False] == kinds[0.0, True] == 0
 
