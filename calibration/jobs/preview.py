@@ -53,10 +53,11 @@ class PreviewJob:
 
 
 def run_preview(job: PreviewJob, registry: Registry, progress: Progress) -> dict[str, Any]:
-    """Draw the first ``count`` defects of the seed on the references, in turn; return a summary."""
+    """Draw a sheet of the first ``count`` pictures of a detector's training or of a recipe; return a summary."""
     draw = _chosen(job, registry, progress)
-    drawn = draw(References(references_from(job.dataset)))
+    references = References(references_from(job.dataset))
     make_room(job.out)
+    drawn = draw(references)
     with TemporaryDirectory() as folder:
         write_contact_sheet([_picture(each, Path(folder), number) for number, each in enumerate(drawn)], job.out)
     shares = [float(each.mask.mean()) for each in drawn if each.mask.any()]
@@ -96,7 +97,9 @@ def _trained_on(
     context = DetectorContext(seed=job.seed, progress=progress, textures=materials.textures, defects=materials.defects)
     drawn = detector.training_pictures(references, settings, context, job.count)
     if drawn is None:
-        raise ConfigError(f"--detector: expected one that trains on synthetic defects, found {detector.name}")
+        raise ConfigError(
+            f"--detector: expected one that shows what it trains on (Detector.training_pictures), found {detector.name}"
+        )
     return [PlantedDefect(each.frame.image, each.mask, each.frame.name) for each in drawn]
 
 

@@ -16,7 +16,7 @@ Rng = np.random.Generator
 #: its middle lies: lengths as shares of the frame's side.
 AXIS, SLIM = (0.025, 0.19), (0.4, 1.0)
 #: Share of pieces that are gaps, running from the part's edge into it: length, width at the edge, steps, and how far
-#: each step may turn. They narrow to a point.
+#: each step may turn. They narrow to a point, which raggedness blunts.
 GAPS = 0.5
 LENGTH, WIDTH = (0.1, 0.5), (0.02, 0.12)
 STEPS, BEND_RAD = 5, 0.3
@@ -43,15 +43,14 @@ def take_piece(image: np.ndarray, foreground: np.ndarray, rng: Rng) -> tuple[np.
     smallest = max(1.0, LEAST_AREA * part.size)
     if not len(rim) or ground.sum() < MOSTLY * smallest:
         return None
+    outside, gap = foreground <= GROUND, rng.random() < GAPS
     for _ in range(MOST_PIECES):
-        start = rim[rng.integers(len(rim))][::-1]
-        if rng.random() < GAPS:
-            outline = _gap(part, start, inside[rng.integers(len(inside))][::-1], rng)
-        else:
-            outline = _bite(part.shape, start, rng)
+        start, towards = (each[rng.integers(len(each))][::-1] for each in (rim, inside))
+        outline = _gap(part.shape, start, towards, rng) if gap else _bite(part.shape, start, rng)
         # Pixels to the outline, more or less: where it wanders inside, the edge is ragged.
         depth = cv2.distanceTransform(outline, cv2.DIST_L2, cv2.DIST_MASK_3) / (RAGGED * side)
-        mask: np.ndarray = (outline > 0) & (depth + _wandering(part.shape, rng) > 1.0) & (foreground > GROUND)
+        ragged = (outline > 0) & (depth + _wandering(part.shape, rng) > 1.0) & ~outside
+        mask = _open(ragged, outside)
         behind = _behind(mask, ground, rng) if mask.sum() >= smallest else None
         if behind is not None:
             taken = image.copy()
@@ -71,26 +70,41 @@ def _bite(shape: tuple[int, ...], middle: np.ndarray, rng: Rng) -> np.ndarray:
     return outline
 
 
-def _gap(part: np.ndarray, start: np.ndarray, towards: np.ndarray, rng: Rng) -> np.ndarray:
-    """Return a bent wedge from ``start``, (x, y), as wide as it gets, ``towards`` elsewhere: uint8 [H, W], 1 inside."""
+def _gap(shape: tuple[int, ...], start: np.ndarray, towards: np.ndarray, rng: Rng) -> np.ndarray:
+    """Return a bent wedge from ``start``, (x, y), where it is widest, ``towards`` a place: uint8 [H, W], 1 inside."""
     import cv2
 
-    side = min(part.shape)
-    angle = float(np.arctan2(towards[1] - start[1], towards[0] - start[0]))
-    step, width = (rng.uniform(*bounds) * side for bounds in (LENGTH, WIDTH))
-    step /= STEPS
-    # It begins a little outside, so that it is open at the edge.
-    at = start - width * np.array([np.cos(angle), np.sin(angle)])
-    left, right = [], []
+    length, width = (rng.uniform(*bounds) * min(shape) for bounds in (LENGTH, WIDTH))
+    angle, at = float(np.arctan2(towards[1] - start[1], towards[0] - start[0])), start.astype(float)
+    along, across = _axes(angle)
+    # It begins outside, as wide, so that it is open at the edge.
+    left, right = [at - width * along + 0.5 * width * across], [at - width * along - 0.5 * width * across]
     for narrowed in np.linspace(1.0, 0.0, STEPS + 1):
-        across = 0.5 * width * narrowed * np.array([-np.sin(angle), np.cos(angle)])
-        left.append(at + across)
-        right.append(at - across)
-        at = at + step * np.array([np.cos(angle), np.sin(angle)])
+        along, across = _axes(angle)
+        left.append(at + 0.5 * width * narrowed * across)
+        right.append(at - 0.5 * width * narrowed * across)
+        at = at + length / STEPS * along
         angle += rng.normal(0.0, BEND_RAD)
-    outline = np.zeros(part.shape, np.uint8)
+    outline = np.zeros(shape, np.uint8)
     cv2.fillPoly(outline, [np.round([*left, *right[::-1]]).astype(np.int32)], 1)
     return outline
+
+
+def _axes(angle: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return unit vectors (x, y) along a direction, in radians, and across it."""
+    return np.array([np.cos(angle), np.sin(angle)]), np.array([-np.sin(angle), np.cos(angle)])
+
+
+def _open(mask: np.ndarray, outside: np.ndarray) -> np.ndarray:
+    """Return what of a mask bool [H, W] touches the ``outside``: raggedness leaves islands of a thin gap."""
+    import cv2
+
+    count, labels = cv2.connectedComponents(mask.astype(np.uint8))
+    beside = cv2.dilate(outside.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    kept = np.zeros(count, bool)
+    kept[np.unique(labels[beside])] = True
+    opened: np.ndarray = kept[labels] & mask
+    return opened
 
 
 def _behind(mask: np.ndarray, ground: np.ndarray, rng: Rng) -> tuple[np.ndarray, np.ndarray] | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from edgead import ConfigError
+from edgead import ConfigError, Frame, MaskedFrame
 from plugins.cpr import grb, kmeans
 from plugins.cpr.feb import WORDS as FOREGROUND_WORDS
 from plugins.cpr.feb import Foreground, ForegroundFit, ForegroundMap, fit_foreground
@@ -21,7 +21,7 @@ from plugins.resize import PlainResize
 from plugins.training.sparing import spared
 
 if TYPE_CHECKING:
-    from edgead import DetectorContext, Frame, MaskedFrame
+    from edgead import DetectorContext
     from plugins.cpr.lrb import LocalHeads
     from plugins.cpr.settings import CprSettings
 
@@ -105,23 +105,25 @@ def learn(settings: CprSettings, encoded: Encoded) -> tuple[CprSettings, Learnt,
 
 def training_pictures(settings: CprSettings, encoded: Encoded, count: int) -> list[MaskedFrame]:
     """Return the first ``count`` pictures that heads are trained on; raise ``ConfigError`` where none are trained."""
-    reason = untrained(settings, len(encoded))
+    reason = why_untrained(settings, len(encoded))
     if reason is not None:
         raise ConfigError(f"cpr: expected settings and good frames that heads are trained with, found {reason}")
-    from plugins.cpr.training import training_pictures as drawn
+    from plugins.cpr.training import planned
 
     settings, centres, foreground, _ = _settled(settings, encoded)
-    return drawn(settings, encoded, prepare(settings, encoded, centres, foreground), count)
+    _, pictures = planned(settings, encoded, prepare(settings, encoded, centres, foreground))
+    drawn = [pictures.draw(number) for number in range(count)]
+    return [MaskedFrame(Frame(each.image, each.kind), each.mask) for each in drawn]
 
 
-def untrained(settings: CprSettings, references: int) -> str | None:
+def why_untrained(settings: CprSettings, references: int) -> str | None:
     """Return why no heads are trained on so many references, or None: some are."""
     if settings.head_file is not None:
         return "a head_file, which is used instead"
     if settings.train == "none":
         return "train: none"
     if references < 2:  # noqa: PLR2004
-        return "one good frame, which has no other to be compared with"
+        return f"{references} good frame(s), where each must have another to be compared with"
     if settings.raw_share == "auto":
         # Where training can spare nothing, heads would have seen every frame, and no threshold could be taken of any.
         return None if spared(references) else f"{references} good frames, too few to spare any, and raw_share: auto"
@@ -205,7 +207,7 @@ def _heads(
         path = Path(settings.head_file)
         heads = load_heads(path, tuple(channels for channels, _ in map_shapes(settings)), settings.local_width)
         return heads, (0.0,) * layers, {"head_file_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    if untrained(settings, len(encoded)) is not None:
+    if why_untrained(settings, len(encoded)) is not None:
         return None, (1.0,) * layers, {}
     from plugins.cpr.training import train_heads
 

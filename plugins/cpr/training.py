@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgead import Frame, MaskedFrame, SyntheticDefects
+from edgead import SyntheticDefects
 from plugins.cpr.batches import batch_loss, draw_batch
 from plugins.cpr.examination import Examination, Shares, beside_more, best_of, candidates, examine
 from plugins.cpr.lrb import LocalHead, LocalHeads
@@ -50,12 +50,10 @@ def train_heads(
     ``unseen``: numbers of the references nothing was trained on, ``raw_shares`` tried [shares, held-out score].
     """
     unseen, seed = spared(len(encoded)), context.seed
-    bytes_a_picture = _bytes_a_picture(settings)
-    plan = plan_of(settings, bytes_a_picture)
-    pictures = _pictures_of(settings, plan, encoded, prepared, context)
+    plan, pictures = planned(settings, encoded, prepared)
     auto = settings.raw_share == "auto"
     shares = (UNTOLD,) * len(settings.layer_names) if auto else settings.raw_shares
-    most = POOL_BYTES // bytes_a_picture
+    most = POOL_BYTES // _bytes_a_picture(settings)
     with torch.enable_grad():
         heads = _start(settings, plan, encoded, seed).to(context.device)
         examination = examine(
@@ -80,27 +78,21 @@ def train_heads(
     return heads.cpu(), shares, statistics
 
 
-def training_pictures(settings: CprSettings, encoded: Encoded, prepared: Prepared, count: int) -> list[MaskedFrame]:
-    """Return the first ``count`` pictures that ``train_heads`` looks at, each named for what was planted there."""
+def planned(settings: CprSettings, encoded: Encoded, prepared: Prepared) -> tuple[Plan, Pictures]:
+    """Return how long heads are trained, and what they look at: pictures of the references that are not spared."""
+    context, unseen = encoded.context, set(spared(len(encoded)))
+    usable = [number for number in range(len(encoded)) if number not in unseen]
     plan = plan_of(settings, _bytes_a_picture(settings))
-    pictures = _pictures_of(settings, plan, encoded, prepared, encoded.context)
-    drawn = [pictures.draw(number) for number in range(count)]
-    return [MaskedFrame(Frame(each.image, each.kind), each.mask) for each in drawn]
+    defects = SyntheticDefects(
+        encoded.references, textures=context.textures, defects=context.defects, recipe=plan.recipe, seed=context.seed
+    )
+    return plan, Pictures(
+        encoded.references, usable, prepared, defects, size=settings.image_size, compared=plan.compared
+    )
 
 
 def _bytes_a_picture(settings: CprSettings) -> int:
     return 2 * sum(channels * side**2 for channels, side in map_shapes(settings))
-
-
-def _pictures_of(
-    settings: CprSettings, plan: Plan, encoded: Encoded, prepared: Prepared, context: DetectorContext
-) -> Pictures:
-    unseen = set(spared(len(encoded)))
-    usable = [number for number in range(len(encoded)) if number not in unseen]
-    defects = SyntheticDefects(
-        encoded.references, textures=context.textures, defects=context.defects, recipe=plan.recipe, seed=context.seed
-    )
-    return Pictures(encoded.references, usable, prepared, defects, size=settings.image_size, compared=plan.compared)
 
 
 def _start(settings: CprSettings, plan: Plan, encoded: Encoded, seed: int) -> LocalHeads:
@@ -168,7 +160,7 @@ class _HeadsTask(Task):
         self._number = -1
 
     def key(self) -> str:
-        return key_of("cpr 6", self.settings, self._seen(), self.context)
+        return key_of("cpr 7", self.settings, self._seen(), self.context)
 
     def _seen(self) -> Iterator[np.ndarray]:
         return (self.pictures.resized(number) for number in range(len(self.pictures.frames)))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from edgead import ConfigError, Detector, DetectorContext, Frame, MaskedFrame, TemplateContent, TemplateError, hookimpl
+from edgead import Detector, DetectorContext, Frame, MaskedFrame, TemplateContent, TemplateError, hookimpl
 from plugins.backbones.provenance import check_weights, weights_of
 from plugins.prn.settings import PrnSettings
 
@@ -47,8 +47,6 @@ class Prn(Detector):
         from plugins.prn.templates import learnt_tensors
 
         wanted = cast("PrnSettings", settings)
-        if not references:
-            raise ConfigError("prn: expected at least one good frame, found none")
         features = self._load(wanted, context.device).to(context.device)
         with torch.no_grad():
             resolved, learnt, statistics = learn(wanted, references, features, context)

@@ -1,4 +1,4 @@
-"""From good frames to everything that is learnt: prototypes, the kind of product, the network, in this order."""
+"""From good frames to everything that is learnt: the kind of product, prototypes, the network, in this order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgead import Frame, MaskedFrame
+from edgead import ConfigError, Frame, MaskedFrame
 from plugins.prn.features import BATCH, Features, encode, resized
 from plugins.prn.foreground import Foregrounds, find_foregrounds
 from plugins.prn.left_out import Compared
@@ -30,7 +30,7 @@ FEWEST, SPARED_EVERY = 5, 5
 
 
 @dataclass(frozen=True)
-class Good:
+class GoodFrames:
     """The good frames, and what is told of them at once.
 
     ``images``: all references at the working size, uint8; ``usable``, ``unseen``: numbers of those that are learnt from
@@ -45,9 +45,10 @@ class Good:
 
 
 @dataclass(frozen=True)
-class Prepared(Good):
+class Prepared:
     """What the network is trained on; ``bank``: prototypes and squared norms of each scale, on the context's device."""
 
+    good: GoodFrames
     features: Features
     bank: tuple[Compared, ...]
 
@@ -73,7 +74,7 @@ def learn(
     settings = good.settings
     prototypes, members = _prototypes(good, features, context)
     bank = tuple(Compared.of(each, own, context.device) for each, own in zip(prototypes, members, strict=True))
-    network, trained = train_network(Prepared(**vars(good), features=features, bank=bank), context)
+    network, trained = train_network(Prepared(good, features, bank), context)
     statistics = {
         "references": len(good.images),
         "defects": len(context.defects),
@@ -101,15 +102,17 @@ def training_pictures(
 
 def _good(
     settings: PrnSettings, references: Sequence[Frame], context: DetectorContext
-) -> tuple[Good, Foregrounds | None]:
+) -> tuple[GoodFrames, Foregrounds | None]:
     """Read the references and decide every "auto"; return them, and how the foregrounds were told."""
+    if not references:
+        raise ConfigError("prn: expected at least one good frame, found none")
     images = _resized(references, settings.image_size, context)
     unseen = spare(len(images))
     usable = [number for number in range(len(images)) if number not in set(unseen)]
     found = None if settings.kind == "texture" else find_foregrounds(images)
     settings = _decided(settings, found)
     masks = found.masks if found is not None and settings.kind == "object" else None
-    return Good(settings, images, usable, unseen, masks), found
+    return GoodFrames(settings, images, usable, unseen, masks), found
 
 
 def spare(count: int) -> list[int]:
@@ -135,7 +138,9 @@ def _resized(references: Sequence[Frame], size: int, context: DetectorContext) -
     return images
 
 
-def _prototypes(good: Good, features: Features, context: DetectorContext) -> tuple[list[Prototypes], list[np.ndarray]]:
+def _prototypes(
+    good: GoodFrames, features: Features, context: DetectorContext
+) -> tuple[list[Prototypes], list[np.ndarray]]:
     """Learn each scale's prototypes, and which one each reference is part of, int [N], -1 = of none."""
     images, usable = good.images, good.usable
     places = np.unique(np.linspace(0, len(usable) - 1, min(len(usable), MOST_CLUSTERED)).round().astype(int))

@@ -29,7 +29,7 @@ from plugins.training.state import key_of
 
 if TYPE_CHECKING:
     from edgead import DetectorContext
-    from plugins.prn.learning import Good, Prepared
+    from plugins.prn.learning import GoodFrames, Prepared
 
 #: Numbers of the random streams of a training.
 _START, _ORDER = 2, 3
@@ -41,7 +41,7 @@ def train_network(prepared: Prepared, context: DetectorContext) -> tuple[Network
     Statistics: ``steps`` taken and planned, ``kept_step`` whose network this is, ``examined`` [step, held-out score],
     ``loss``.
     """
-    plan, pictures = planned(prepared, context)
+    plan, pictures = planned(prepared.good, context)
     with torch.enable_grad(), Ahead(pictures.draw, plan.pictures, context) as ahead:
         task = NetworkTask(prepared, plan, pictures, ahead, context)
         state = train(task, plan.rules(), context)
@@ -49,7 +49,7 @@ def train_network(prepared: Prepared, context: DetectorContext) -> tuple[Network
     return network, state.statistics()
 
 
-def planned(good: Good, context: DetectorContext) -> tuple[Plan, Pictures]:
+def planned(good: GoodFrames, context: DetectorContext) -> tuple[Plan, Pictures]:
     """Return how long the network is trained, and what it looks at."""
     settings = good.settings
     a_picture = 4 * sum(channels * side**2 for channels, side in map_shapes(settings)) + settings.image_size**2
@@ -61,7 +61,7 @@ def started(prepared: Prepared, plan: Plan, seed: int) -> Network:
     """Return the network before the first step: torch's own start, drawn from ``seed``, and the plan's prior."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(np.random.default_rng([seed, _START]).integers(1 << 31)))
-        network = Network(prepared.settings)
+        network = Network(prepared.good.settings)
     if plan.prior is not None:
         nn.init.constant_(cast("Tensor", network.decoder.logit.bias), math.log(plan.prior / (1.0 - plan.prior)))
     return network
@@ -102,17 +102,17 @@ class NetworkTask(Task):
         self._pool: Pool | None = None
         self._number = -1
         self._examination: Pool | None = None
-        if prepared.unseen:
+        if prepared.good.unseen:
             self._examination = draw_examination(
-                pictures, prepared.unseen, prepared.features, prepared.bank, context.device
+                pictures, prepared.good.unseen, prepared.features, prepared.bank, context.device
             )
 
     def key(self) -> str:
         """Return the digest of settings, pictures and context."""
-        return key_of("prn 2", self.prepared.settings, self._seen(), self.context)
+        return key_of("prn 2", self.prepared.good.settings, self._seen(), self.context)
 
     def _seen(self) -> Iterator[np.ndarray]:
-        return iter(self.prepared.images)
+        return iter(self.prepared.good.images)
 
     def prepare(self, step: int, steps: int) -> None:
         """Draw and encode the pool of ``step``."""
@@ -121,7 +121,7 @@ class NetworkTask(Task):
             self._pool, self._number = None, number  # one pool in memory at a time
             drawn = self.ahead.pool(number, last=(number + 1) * self.renewed_every >= steps)
             self._pool = encode_pool(
-                drawn, self.prepared.images, self.prepared.features, self.prepared.bank, self.context.device
+                drawn, self.prepared.good.images, self.prepared.features, self.prepared.bank, self.context.device
             )
 
     def take(self, step: int, steps: int) -> float:

@@ -113,10 +113,18 @@ def test_a_detector_shows_what_it_trains_on(parts, tmp_path):
     assert (frame == 255).all()
 
 
+def test_a_sheet_that_cannot_be_written_is_said_before_anything_is_drawn(parts, tmp_path):
+    """Drawing for a detector takes its backbone over every reference."""
+    Known.asked.clear()
+    with pytest.raises(ConfigError, match="expected a file that can be written"):
+        run(parts, tmp_path, detector="known")
+    assert not Known.asked
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"detector": "untrained"}, "one that trains on synthetic defects, found untrained"),
+        ({"detector": "untrained"}, "one that shows what it trains on .*, found untrained"),
         ({"detector": "unheard"}, "installed are known, untrained"),
         ({"detector": "known", "settings": ["sdie=40"]}, "sdie"),
         ({"detector": "known", "recipe": "varied"}, "--recipe: expected none with --detector"),

@@ -39,31 +39,44 @@ def test_a_piece_is_replaced_by_background_at_the_edge():
     assert max(sizes) > 5 * min(sizes)
 
 
-def test_gaps_are_long_and_narrow_towards_the_inside(monkeypatch):
-    """Beside bites, which are not; on average, since a gap may run along the edge and a bite be a slim one."""
-    image, foreground = disc()
-    depth = cv2.distanceTransform((foreground > 0.5).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_3)
-    slim, deepest = {}, {}
-    for gaps in (0.0, 1.0):
-        monkeypatch.setattr(missing, "GAPS", gaps)
-        masks = [take_piece(image, foreground, np.random.default_rng(seed))[1] for seed in range(30)]
-        boxes = [cv2.minAreaRect(np.argwhere(mask).astype(np.float32))[1] for mask in masks]
-        slim[gaps] = np.median([min(box) / max(box) for box in boxes])
-        deepest[gaps] = np.median([(depth[mask] > depth[mask].max() / 2).mean() for mask in masks])
-    assert slim[1.0] < 0.45 < slim[0.0]
-    assert deepest[1.0] < 0.45
+class Straight:
+    """Draws the largest gap and never a bend."""
+
+    def uniform(self, _low, high):
+        """Return the upper bound."""
+        return high
+
+    def normal(self, middle, _spread):
+        """Return the middle."""
+        return middle
 
 
-def test_half_of_the_pieces_are_gaps(monkeypatch):
-    """Both kinds are drawn."""
+def test_a_gap_is_widest_at_the_edge_and_ends_in_a_point():
+    """Its length and its width are those at the edge, and it is open to the outside."""
+    outline = missing._gap((SIDE, SIDE), np.array([120, 80]), np.array([20, 80]), Straight())
+    widths = outline.sum(0).astype(int)
+    length, width = (round(bounds[1] * SIDE) for bounds in (missing.LENGTH, missing.WIDTH))
+    assert widths[120] == pytest.approx(width, abs=1)
+    assert widths[120 - length // 2] == pytest.approx(width / 2, abs=2)
+    assert widths[120 + width // 2] == pytest.approx(width, abs=1)
+    assert widths[120 - length - 1] == 0 < widths[120 - length + 3]
+
+
+def test_pieces_are_bites_and_gaps(monkeypatch):
+    """Half of each; gaps are the slim ones; nothing is taken that does not hang together with the outside."""
     image, foreground = disc()
-    drawn = []
-    for name in ("_gap", "_bite"):
+    drawn, slim = [], {"_gap": [], "_bite": []}
+    for name in slim:
         made = getattr(missing, name)
         monkeypatch.setattr(missing, name, lambda *given, made=made, name=name: (drawn.append(name), made(*given))[1])
-    for seed in range(60):
-        take_piece(image, foreground, np.random.default_rng(seed))
-    assert 0.3 < drawn.count("_gap") / len(drawn) < 0.7
+    for seed in range(80):
+        mask = take_piece(image, foreground, np.random.default_rng(seed))[1].astype(np.uint8)
+        _, labels = cv2.connectedComponents(np.maximum(mask, foreground <= GROUND))
+        assert len(set(labels[mask > 0])) == 1 == labels[mask > 0][0]  # all one with the ground
+        box = cv2.minAreaRect(np.argwhere(mask).astype(np.float32))[1]
+        slim[drawn[-1]].append(min(box) / max(box))
+    assert 0.3 < len(slim["_gap"]) / 80 < 0.7
+    assert np.median(slim["_gap"]) < 0.45 < np.median(slim["_bite"])
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (40, 400), (301, 77)])
