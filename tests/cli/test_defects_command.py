@@ -1,4 +1,4 @@
-"""Training with real defects by command line: a folder of images and masks, as a user has them."""
+"""Defects by command line: what training will see of them, and real ones, images and masks as a user has them."""
 
 import shutil
 
@@ -20,6 +20,19 @@ def defects(dataset, tmp_path):
         shutil.copy(image, folder / f"{kind}.png")
         shutil.copy(dataset / "ground_truth" / kind / f"{image.stem}_mask.png", folder / "masks" / f"{kind}_mask.png")
     return folder
+
+
+def test_a_preview_of_a_detectors_training(dataset, tmp_path, run):
+    """Its settings are those given, and the sheet has as many pictures as asked for."""
+    sheet = tmp_path / "sheet.png"
+    asked = ("--set", "image_size=128", "--count", "6", "--seed", "2", "--out", sheet, "--json")
+    done = run("defects", "preview", dataset, "--detector", "prn", *asked)
+    assert done.code == 0
+    assert sum(done.last["kinds"].values()) == 6
+    assert sheet.stat().st_size
+    refused = run("defects", "preview", dataset, "--detector", "hetmm")
+    assert refused.code == 2
+    assert "shows what it trains on" in refused.err
 
 
 @pytest.mark.slow
