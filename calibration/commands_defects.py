@@ -28,7 +28,8 @@ def preview(
         Path | None, typer.Option("--defects", help="Folder of real defects with masks/, to paste as training does.")
     ] = None,
     detector: Annotated[
-        str | None, typer.Option("--detector", "-d", help="The very pictures this detector's training looks at.")
+        str | None,
+        typer.Option("--detector", "-d", help="The very pictures this detector's training looks at, with this --seed."),
     ] = None,
     preset: Preset = None,
     setting: Settings = None,
