@@ -67,7 +67,8 @@ def test_pools_hold_residuals_without_the_pictures_own_reference():
     settings = PrnSettings.model_validate({"image_size": 128, "width": 4, "prototype_share": 0.5})
     features = Features(settings)
     images = [np.ascontiguousarray(np.pad(plate(number), ((0, 28), (0, 0)))) for number in range(2)]
-    prototypes, members = learning._prototypes(images, [0, 1], settings, features, DetectorContext())
+    good = learning.GoodFrames(settings, images, usable=[0, 1], unseen=[], foregrounds=None)
+    prototypes, members = learning._prototypes(good, features, DetectorContext())
     bank = [Compared.of(*each, "cpu") for each in zip(prototypes, members, strict=True)]
     mask = np.zeros((128, 128), bool)
     mask[5, 5] = True
