@@ -157,7 +157,7 @@ class Detector(ABC):
     def training_pictures(
         self, references: Sequence[Frame], settings: BaseModel, context: DetectorContext, count: int
     ) -> Sequence[MaskedFrame] | None:
-        """Return the first ``count`` pictures a training on ``references`` looks at, or None: there are none to show.
+        """Return the first ``count`` pictures a training on ``references`` looks at, or None: this detector shows none.
 
         As large and as varied as training sees them, each with the mask of its defect (no True: a good part); a frame's
         name says what was done to it. Behind `edgead defects preview --detector NAME`. Arguments as in ``calibrate``;

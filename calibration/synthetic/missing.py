@@ -12,16 +12,17 @@ import numpy as np
 from calibration.synthetic.perlin import ON_PART
 
 Rng = np.random.Generator
-#: Half axes of a piece, and the shorter one beside the longer one; how far its edge wanders; how near the part's edge
-#: its middle lies: lengths as shares of the frame's side.
-AXIS, SLIM = (0.025, 0.19), (0.4, 1.0)
-#: Share of pieces that are gaps, running from the part's edge into it: length, width at the edge, steps, and how far
-#: each step may turn. They narrow to a point, which raggedness blunts.
+#: Share of pieces that are gaps; the others are bites. Lengths here are shares of the frame's side.
 GAPS = 0.5
+#: A bite: its longer half axis, and the shorter one beside it.
+AXIS, SLIM = (0.025, 0.19), (0.4, 1.0)
+#: A gap, which narrows to a point: length, width at the part's edge, steps, and how far each step may turn.
 LENGTH, WIDTH = (0.1, 0.5), (0.02, 0.12)
 STEPS, BEND_RAD = 5, 0.3
-RAGGED, RAGGED_OVER = 0.005, 0.016
+#: Both: how near the part's edge they begin or have their middle; how far their outline wanders, mostly inwards, so
+#: that a narrow gap loses some of its width and its point.
 RIM = 0.0125
+RAGGED, RAGGED_OVER = 0.005, 0.016
 #: Foreground below this is background for certain; as much of what is shown must be.
 GROUND, MOSTLY = 0.3, 0.98
 #: Pieces that are drawn before the part is given up, places that are tried for what lies behind each, smallest piece.

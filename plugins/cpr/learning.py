@@ -211,7 +211,7 @@ def _heads(
         return None, (1.0,) * layers, {}
     from plugins.cpr.training import train_heads
 
-    return train_heads(settings, encoded, prepare(settings, encoded, centres, foreground), encoded.context)
+    return train_heads(settings, encoded, prepare(settings, encoded, centres, foreground))
 
 
 def prepare(settings: CprSettings, encoded: Encoded, centres: Tensor, foreground: Foreground | None) -> Prepared:

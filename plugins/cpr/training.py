@@ -41,7 +41,7 @@ UNTOLD = 0.5
 
 
 def train_heads(
-    settings: CprSettings, encoded: Encoded, prepared: Prepared, context: DetectorContext
+    settings: CprSettings, encoded: Encoded, prepared: Prepared
 ) -> tuple[LocalHeads, Shares, dict[str, Any]]:
     """Train heads for settings that are resolved but for ``raw_share``.
 
@@ -49,7 +49,8 @@ def train_heads(
     planned, ``kept_step`` whose heads these are, ``examined`` [step, held-out score], ``loss``, ``train_s``,
     ``unseen``: numbers of the references nothing was trained on, ``raw_shares`` tried [shares, held-out score].
     """
-    unseen, seed = spared(len(encoded)), context.seed
+    context, unseen = encoded.context, spared(len(encoded))
+    seed = context.seed
     plan, pictures = planned(settings, encoded, prepared)
     auto = settings.raw_share == "auto"
     shares = (UNTOLD,) * len(settings.layer_names) if auto else settings.raw_shares

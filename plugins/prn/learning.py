@@ -108,7 +108,7 @@ def _good(
         raise ConfigError("prn: expected at least one good frame, found none")
     images = _resized(references, settings.image_size, context)
     unseen = spare(len(images))
-    usable = [number for number in range(len(images)) if number not in set(unseen)]
+    usable = sorted(set(range(len(images))) - set(unseen))
     found = None if settings.kind == "texture" else find_foregrounds(images)
     settings = _decided(settings, found)
     masks = found.masks if found is not None and settings.kind == "object" else None

@@ -23,13 +23,23 @@ def defects(dataset, tmp_path):
 
 
 def test_a_preview_of_a_detectors_training(dataset, tmp_path, run):
-    """Its settings are those given, and the sheet has as many pictures as asked for."""
-    sheet = tmp_path / "sheet.png"
-    asked = ("--set", "image_size=128", "--count", "6", "--seed", "2", "--out", sheet, "--json")
-    done = run("defects", "preview", dataset, "--detector", "prn", *asked)
-    assert done.code == 0
-    assert sum(done.last["kinds"].values()) == 6
-    assert sheet.stat().st_size
+    """Settings and seed reach the detector, and the sheet has as many pictures as asked for."""
+    asked = ("defects", "preview", dataset, "--detector", "prn", "--count", "6", "--json")
+    sheets = []
+    for seed in ("2", "3"):
+        sheet = tmp_path / f"{seed}.png"
+        done = run(*asked, "--set", "image_size=128", "--seed", seed, "--out", sheet)
+        assert done.code == 0
+        assert sum(done.last["kinds"].values()) == 6
+        sheets.append(sheet.read_bytes())
+    assert sheets[0] != sheets[1]
+    refused = run(*asked, "--set", "image_sise=128")
+    assert refused.code == 2
+    assert "image_sise" in refused.err
+
+
+def test_a_preview_needs_a_detector_that_shows_its_training(dataset, run):
+    """HETMM trains on nothing, and the error says so."""
     refused = run("defects", "preview", dataset, "--detector", "hetmm")
     assert refused.code == 2
     assert "shows what it trains on" in refused.err

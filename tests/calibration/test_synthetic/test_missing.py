@@ -89,16 +89,31 @@ def test_parts_of_any_size_lose_a_piece(shape):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("value", [0.0, 1.0])
-def test_without_an_edge_or_a_background_nothing_is_taken(value):
+def test_without_an_edge_or_a_background_nothing_is_taken():
     """A frame that is all part, or no part, has no piece to lose; a hair of background is not enough for one."""
     image, foreground = disc()
-    assert take_piece(image, np.full_like(foreground, value), np.random.default_rng(0)) is None
+    for value in (0.0, 1.0):
+        assert take_piece(image, np.full_like(foreground, value), np.random.default_rng(0)) is None
     foreground = np.ones_like(foreground)
     foreground[:3, :5] = 0.0
     assert take_piece(image, foreground, np.random.default_rng(0)) is None
     foreground[:6, :8] = 0.0  # as large as the smallest piece, which lies elsewhere
     assert take_piece(image, foreground, np.random.default_rng(0)) is None
+
+
+def test_a_piece_keeps_its_kind_while_its_place_is_looked_for(monkeypatch):
+    """Or the smaller kind, which fits behind the part more often, would come more often than it should."""
+    image, foreground = disc()
+    drawn = []
+    for name in ("_gap", "_bite"):
+        made = getattr(missing, name)
+        monkeypatch.setattr(missing, name, lambda *given, made=made, name=name: (drawn.append(name), made(*given))[1])
+    monkeypatch.setattr(missing, "_behind", lambda *_: None)
+    for seed in range(8):
+        drawn.clear()
+        assert take_piece(image, foreground, np.random.default_rng(seed)) is None
+        assert len(drawn) == missing.MOST_PIECES
+        assert len(set(drawn)) == 1
 
 
 def test_a_recipe_asks_for_missing_pieces():
