@@ -45,13 +45,14 @@ def take_piece(image: np.ndarray, foreground: np.ndarray, rng: Rng) -> tuple[np.
     if not len(rim) or ground.sum() < MOSTLY * smallest:
         return None
     outside, gap = foreground <= GROUND, rng.random() < GAPS
+    beside = cv2.dilate(outside.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     for _ in range(MOST_PIECES):
         start, towards = (each[rng.integers(len(each))][::-1] for each in (rim, inside))
         outline = _gap(part.shape, start, towards, rng) if gap else _bite(part.shape, start, rng)
         # Pixels to the outline, more or less: where it wanders inside, the edge is ragged.
         depth = cv2.distanceTransform(outline, cv2.DIST_L2, cv2.DIST_MASK_3) / (RAGGED * side)
         ragged = (outline > 0) & (depth + _wandering(part.shape, rng) > 1.0) & ~outside
-        mask = _open(ragged, outside)
+        mask = _touching(ragged, beside)
         behind = _behind(mask, ground, rng) if mask.sum() >= smallest else None
         if behind is not None:
             taken = image.copy()
@@ -96,16 +97,13 @@ def _axes(angle: float) -> tuple[np.ndarray, np.ndarray]:
     return np.array([np.cos(angle), np.sin(angle)]), np.array([-np.sin(angle), np.cos(angle)])
 
 
-def _open(mask: np.ndarray, outside: np.ndarray) -> np.ndarray:
-    """Return what of a mask bool [H, W] touches the ``outside``: raggedness leaves islands of a thin gap."""
+def _touching(mask: np.ndarray, beside: np.ndarray) -> np.ndarray:
+    """Return the regions of a mask bool [H, W] that reach ``beside``: raggedness leaves islands of a thin gap."""
     import cv2
 
-    count, labels = cv2.connectedComponents(mask.astype(np.uint8))
-    beside = cv2.dilate(outside.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-    kept = np.zeros(count, bool)
-    kept[np.unique(labels[beside])] = True
-    opened: np.ndarray = kept[labels] & mask
-    return opened
+    regions = cv2.connectedComponents(mask.astype(np.uint8))[1]
+    kept: np.ndarray = mask & np.isin(regions, regions[mask & beside])
+    return kept
 
 
 def _behind(mask: np.ndarray, ground: np.ndarray, rng: Rng) -> tuple[np.ndarray, np.ndarray] | None:

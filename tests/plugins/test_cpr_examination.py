@@ -132,7 +132,7 @@ def test_an_examination_prefers_what_tells_damage(examination):
 
 def test_an_examination_keeps_within_its_room(plates, examination, monkeypatch):
     """Where maps are large fewer are examined, beside fewer references, then none; each is encoded once."""
-    monkeypatch.setattr(examination_module, "ENOUGH", 2)  # the plates spare two
+    monkeypatch.setattr(examination_module, "ENOUGH", 2)  # four of the six are examined below
     pictures, features = plates
     assert examination.masks.shape == (len(UNSEEN_KINDS), 6, SIDE // 4, SIDE // 4)
     assert len(examination.pictures[0]) == 6 * EACH

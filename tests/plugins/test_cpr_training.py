@@ -288,6 +288,7 @@ def test_a_preview_shows_what_heads_are_trained_on(references, monkeypatch):
         ({"raw_share": 1.0}, PLATES, "raw_share: 1 in every layer"),
         ({}, 15, "15 good frames, too few to spare any"),
         ({"raw_share": 0.0}, 1, r"1 good frame\(s\)"),
+        ({}, 0, r"0 good frame\(s\)"),
         ({"head_file": "heads.pt"}, PLATES, "a head_file"),
     ],
 )

@@ -204,6 +204,12 @@ def test_a_preview_shows_what_the_network_is_trained_on(monkeypatch):
     assert len({each.frame.name for each in shown}) > 1
 
 
+def test_without_a_good_frame_nothing_is_shown():
+    """As in a calibration, the error says what was expected."""
+    with pytest.raises(ConfigError, match="expected at least one good frame, found none"):
+        Prn().training_pictures([], PrnSettings.model_validate(SETTINGS), DetectorContext(), 4)
+
+
 def test_a_budget_ends_training_early():
     """With no time left after the probe, training ends there."""
     statistics = calibrated(references(6), DetectorContext(budget_s=1e-6)).statistics["training"]
